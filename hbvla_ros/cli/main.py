@@ -1,0 +1,51 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Entry point of the ``hbvla`` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from hbvla_ros import __version__
+from hbvla_ros.errors import HbvlaError
+
+# In the order of the help text: from a checkpoint to moving arms. Modules are imported only to
+# build their parser; what is heavy is imported inside their ``run``.
+_COMMANDS = ('quantize', 'info', 'act', 'eval', 'demo', 'demos', 'train', 'doctor')
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with one subcommand for each module of this package."""
+    parser = argparse.ArgumentParser(
+        prog='hbvla', description='Quantize a vision-language-action policy and run it on a robot.'
+    )
+    parser.add_argument('--version', action='version', version=__version__)
+    subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for name in _COMMANDS:
+        importlib.import_module(f'hbvla_ros.cli.{name}').add_parser(subparsers)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; bad input is one line on stderr and exit status 2."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except HbvlaError as error:
+        print(f'hbvla: error: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('hbvla: interrupted', file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away: nothing is wrong. Point stdout at
+        # nothing, or the interpreter complains when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
