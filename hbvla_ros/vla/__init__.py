@@ -1,2 +1,2 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""The OpenVLA-OFT network: configuration, towers, language model, heads, transforms, checkpoint reader."""
+"""The OpenVLA-OFT network, its checkpoint folders and its input and output transforms."""
