@@ -1,0 +1,140 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""The safety stage: the last thing a target passes before it becomes a command.
+
+A pure function on both arms together. Whatever goes in, the command that comes out is finite,
+inside the position limits and no further from the last command than the velocity limits allow;
+a target that is not finite in any dimension moves neither arm. It helps against a policy's
+mistakes; it is not functional safety.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbvla_ros.control.profile import RobotProfile
+
+Vector = NDArray[np.float64]
+
+# A tick that comes late may catch up for at most this many periods of motion.
+_MAX_PERIODS = 2.0
+
+
+@dataclass(frozen=True)
+class Interventions:
+    """How often the stage changed a target, by kind, since the state was made."""
+
+    not_finite: int = 0
+    position: int = 0
+    velocity: int = 0
+
+    @property
+    def total(self) -> int:
+        """All kinds together."""
+        return self.not_finite + self.position + self.velocity
+
+
+@dataclass(frozen=True)
+class SafetyState:
+    """What the stage remembers: the last command (A,), its time in s, and its counters.
+
+    ``command`` is None until the first one; the first is limited from the measured pose.
+    """
+
+    command: Vector | None = None
+    time: float = 0.0
+    interventions: Interventions = field(default_factory=Interventions)
+
+
+@dataclass(frozen=True)
+class SafetyStage:
+    """Limits of one robot, applied to every command.
+
+    Attributes:
+        lower, upper: position limits (A,) with the margin already inside.
+        velocity: largest speed (A,) per second.
+        period: nominal time between commands in s.
+        lag_bound: (A,) largest distance between last command and measurement while holding.
+    """
+
+    lower: Vector
+    upper: Vector
+    velocity: Vector
+    period: float
+    lag_bound: Vector
+
+    @staticmethod
+    def of(profile: RobotProfile) -> SafetyStage:
+        """The stage of a robot profile; grippers have no margin, they must close fully."""
+        safety = profile.safety
+        margin = np.where(profile.is_gripper, 0.0, safety.position_margin)
+        middle = (profile.lower + profile.upper) / 2
+        return SafetyStage(
+            np.minimum(profile.lower + margin, middle),
+            np.maximum(profile.upper - margin, middle),
+            profile.velocity,
+            1.0 / profile.control_rate,
+            np.where(profile.is_gripper, safety.gripper_lag_bound, safety.lag_bound),
+        )
+
+    def hold(self, state: SafetyState, measured: Vector | None) -> Vector | None:
+        """The pose (A,) to hold: the last command where the arm follows it, else the measured.
+
+        Returns None if there is neither a command nor a finite measurement; then nothing may be
+        sent, for any number made up here would be a jump.
+        """
+        if measured is None or not np.isfinite(measured).all():
+            return state.command
+        if state.command is None:
+            return np.clip(measured, self.lower, self.upper)
+        follows = np.abs(state.command - measured) <= self.lag_bound
+        return np.where(follows, state.command, measured)
+
+    def command(
+        self,
+        state: SafetyState,
+        target: Vector | None,
+        measured: Vector | None,
+        now: float,
+    ) -> tuple[Vector | None, SafetyState]:
+        """The command (A,) for a target at time ``now`` in s, and the state after it.
+
+        Args:
+            state: what the previous call returned.
+            target: wanted pose (A,), or None to hold.
+            measured: measured pose (A,), or None when unknown.
+            now: time in s; a clock that stood or went back allows no motion.
+
+        Returns:
+            The command and the new state; the command is None as :meth:`hold` explains.
+        """
+        hold = self.hold(state, measured)
+        if hold is None:
+            return None, state
+        counts = state.interventions
+        steered = target is not None and bool(np.isfinite(target).all())
+        wanted = target if target is not None and steered else hold
+        inside = np.clip(wanted, self.lower, self.upper)
+        last = hold if state.command is None else state.command
+        stepped = self._limit_step(inside, last, self._elapsed(state, now))
+        counts = Interventions(
+            counts.not_finite + (target is not None and not steered),
+            counts.position + (steered and not np.array_equal(inside, wanted)),
+            counts.velocity + (steered and not np.array_equal(stepped, inside)),
+        )
+        time = now if np.isfinite(now) else state.time
+        return stepped, SafetyState(stepped, time, counts)
+
+    def _elapsed(self, state: SafetyState, now: float) -> float:
+        """Time of motion to allow: none for a clock that went back, little for one that leapt."""
+        if state.command is None:
+            return self.period
+        elapsed = now - state.time if np.isfinite(now) else 0.0
+        return float(np.clip(elapsed, 0.0, _MAX_PERIODS * self.period))
+
+    def _limit_step(self, target: Vector, last: Vector, elapsed: float) -> Vector:
+        cap = self.velocity * elapsed
+        # Clipped again: the sum rounds, and a limit is a limit to the last bit.
+        return np.clip(last + np.clip(target - last, -cap, cap), self.lower, self.upper)
