@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -73,7 +74,7 @@ def save_checkpoint(
             kind = torch.bfloat16 if module == 'action_head' else torch.float32
             side = {f'module.{name}': tensor.to(kind).clone() for name, tensor in part.items()}
             path = folder / f'{module}--{step}_checkpoint.pt'
-            write_replacing(path, lambda target, side=side: torch.save(side, target))
+            write_replacing(path, functools.partial(torch.save, side))
     if network.config.film:
         _save_film_vision(tensors, folder / f'vision_backbone--{step}_checkpoint.pt')
     weights = {

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -87,12 +88,12 @@ class DiffusionSchedule:
     """DDIM over the squared-cosine schedule, noise prediction, sample clipped to +-1.
 
     Attributes:
-        alphas: float32 (train steps,), the cumulative products.
+        alphas: one value a train step, the cumulative products in float32.
         timesteps: the time steps of one inference, descending.
         stride: distance between two of them.
     """
 
-    alphas: Tensor
+    alphas: tuple[float, ...]
     timesteps: tuple[int, ...]
     stride: int
 
@@ -107,16 +108,18 @@ class DiffusionSchedule:
             min(1 - level((step + 1) / train_steps) / level(step / train_steps), 0.999)
             for step in range(train_steps)
         ]
-        alphas = torch.cumprod(1.0 - torch.tensor(betas, dtype=torch.float32), dim=0)
+        # Plain numbers, so that a network built on the meta device has a usable schedule.
+        kept = np.float32(1.0) - np.array(betas, dtype=np.float32)
+        alphas = tuple(np.cumprod(kept, dtype=np.float32).tolist())
         stride = train_steps // inference_steps
         timesteps = tuple(step * stride for step in reversed(range(inference_steps)))
         return cls(alphas, timesteps, stride)
 
     def step(self, sample: Tensor, noise: Tensor, timestep: int) -> Tensor:
         """Sample of the previous time step from this one and its predicted noise."""
-        alpha = float(self.alphas[timestep])
+        alpha = self.alphas[timestep]
         earlier = timestep - self.stride
-        alpha_earlier = float(self.alphas[earlier]) if earlier >= 0 else 1.0
+        alpha_earlier = self.alphas[earlier] if earlier >= 0 else 1.0
         clean = (sample - math.sqrt(1 - alpha) * noise) / math.sqrt(alpha)
         # The noise is not recomputed after clipping, as in the reference.
         clean = clean.clamp(-1, 1)

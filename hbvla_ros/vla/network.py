@@ -136,9 +136,8 @@ class OpenVLANetwork(nn.Module):
             if proprio is None:
                 raise HbvlaError(f'platform {self.platform.name!r} needs proprioception, got none')
             prefix.append(self.proprio_projector(proprio.to(words.dtype)).unsqueeze(1))
-        return Context(
-            features, torch.cat([part.to(words.dtype) for part in prefix], dim=1), words[:, 1:], stop
-        )
+        joined = torch.cat([part.to(words.dtype) for part in prefix], dim=1)
+        return Context(features, joined, words[:, 1:], stop)
 
     @property
     def pixel_dtype(self) -> torch.dtype:
