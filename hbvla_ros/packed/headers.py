@@ -1,0 +1,83 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""What a safetensors file says it holds, without loading it."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from hbvla_ros.errors import HbvlaError
+
+_LENGTH = struct.Struct('<Q')
+_LARGEST_HEADER = 100_000_000
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a safetensors file.
+
+    Attributes:
+        dtype: safetensors name of the dtype, such as 'BF16' or 'U8'.
+        shape: its shape.
+        begin: offset of its first byte in the file.
+        size: its bytes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    size: int
+
+    @property
+    def elements(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+def read_header(path: Path) -> dict[str, TensorEntry]:
+    """The tensors of a safetensors file by name.
+
+    Raises:
+        HbvlaError: the file cannot be read, is no safetensors file or is shorter than it says.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open('rb') as stream:
+            prefix = stream.read(_LENGTH.size)
+            length = _LENGTH.unpack(prefix)[0] if len(prefix) == _LENGTH.size else 0
+            if not 0 < length <= min(_LARGEST_HEADER, size):
+                raise HbvlaError(f'{path}: truncated or no safetensors file; copy it again')
+            header = json.loads(stream.read(length))
+    except OSError as error:
+        raise HbvlaError(f'{path}: cannot read it: {error.strerror}') from error
+    except ValueError as error:
+        raise HbvlaError(f'{path}: its header is damaged; copy it again') from error
+    header.pop('__metadata__', None)
+    start = _LENGTH.size + length
+    entries = {
+        name: TensorEntry(
+            entry['dtype'],
+            tuple(entry['shape']),
+            start + entry['data_offsets'][0],
+            entry['data_offsets'][1] - entry['data_offsets'][0],
+        )
+        for name, entry in header.items()
+    }
+    for name, entry in entries.items():
+        if entry.begin + entry.size > size:
+            raise HbvlaError(f'{path}: truncated, tensor {name} is incomplete; copy it again')
+    return entries
+
+
+def tensor_checksums(path: Path) -> dict[str, str]:
+    """CRC-32 of each tensor's bytes as eight hex digits."""
+    checksums = {}
+    with path.open('rb') as stream:
+        for name, entry in sorted(read_header(path).items(), key=lambda item: item[1].begin):
+            stream.seek(entry.begin)
+            checksums[name] = f'{zlib.crc32(stream.read(entry.size)):08x}'
+    return checksums

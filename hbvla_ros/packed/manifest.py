@@ -1,0 +1,130 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""``hbvla.json``: what a deployed folder is, how it was made and how it is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hbvla_ros.errors import HbvlaError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = 'hbvla.json'
+TENSORS_NAME = 'model.safetensors'
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and SHA-256 of a file."""
+
+    size: int
+    sha256: str
+
+    @staticmethod
+    def of(path: Path) -> FileEntry:
+        """Read the file and describe it."""
+        digest = hashlib.sha256()
+        size = 0
+        with path.open('rb') as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+                size += len(chunk)
+        return FileEntry(size, digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """One quantized layer.
+
+    Attributes:
+        rows: outputs.
+        columns: inputs.
+        planes: sign planes.
+        hadamard: largest Hadamard block, 1 for none.
+        bytes: stored bytes of all its tensors.
+        relative_error: ``|W - Q|^2 / |W|^2``.
+        hessian_error: the same under the calibration Hessian, None without calibration.
+    """
+
+    rows: int
+    columns: int
+    planes: int
+    hadamard: int
+    bytes: int
+    relative_error: float
+    hessian_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of ``hbvla.json``. There is no time stamp in it: same input, same bytes.
+
+    Attributes:
+        stored_bits_per_weight: 8 x stored bytes of the quantized layers / their weights.
+        nominal_bits_per_weight: sign planes only.
+        bits_asked: what ``--bits`` said.
+        method: name of the method.
+        options: options of the method.
+        seed: seed of everything random.
+        calibration: None, or digest, episodes, frames, tokens, probe of the calibration.
+        source: name, bytes and file digests of the full-precision checkpoint.
+        layers: module name to layer.
+        files: file name to size and digest; all files of the folder but this one.
+        tensors: tensor name to CRC-32, to name the damaged one.
+        format_version: version of the folder's format.
+    """
+
+    stored_bits_per_weight: float
+    nominal_bits_per_weight: float
+    bits_asked: float
+    method: str
+    options: dict[str, Any]
+    seed: int
+    calibration: dict[str, Any] | None
+    source: dict[str, Any]
+    layers: dict[str, LayerEntry]
+    files: dict[str, FileEntry] = field(default_factory=dict)
+    tensors: dict[str, str] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> str:
+        """The text of the file: the version and the stored bits come first."""
+        fields = dataclasses.asdict(self)
+        version = {'format_version': fields.pop('format_version')}
+        return json.dumps({**version, **fields}, indent=1) + '\n'
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a deployed folder.
+
+    Raises:
+        HbvlaError: not a deployed folder, another format version, or a damaged manifest.
+    """
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise HbvlaError(f'{folder}: no such folder')
+    if not path.is_file():
+        raise HbvlaError(
+            f'{folder}: no {MANIFEST_NAME} in it, so it is no deployed checkpoint; '
+            'make one with hbvla quantize'
+        )
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        version = content['format_version']
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HbvlaError(f'{path}: not a readable manifest; copy the folder again') from error
+    if version != FORMAT_VERSION:
+        raise HbvlaError(
+            f'{path}: format version {version}, this release reads {FORMAT_VERSION}; '
+            'quantize the checkpoint again or install the release that wrote it'
+        )
+    try:
+        content['layers'] = {k: LayerEntry(**v) for k, v in content['layers'].items()}
+        content['files'] = {k: FileEntry(**v) for k, v in content['files'].items()}
+        return Manifest(**content)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise HbvlaError(f'{path}: damaged manifest ({error}); copy the folder again') from error

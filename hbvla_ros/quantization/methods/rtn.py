@@ -1,0 +1,28 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""``rtn``: signs of the weights themselves, row scale mean-abs, no calibration (spec 3.1)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from hbvla_ros.packed.bits import pack_signs
+from hbvla_ros.packed.layer import QuantizedLayer, store_scale
+from hbvla_ros.quantization.options import MethodOptions
+from hbvla_ros.quantization.signs import codes_to_signs, initial_scales, nearest_codes
+
+
+def quantize(weight: Tensor, hessian: Tensor | None, options: MethodOptions) -> QuantizedLayer:
+    """Round each weight to the nearest level of its row.
+
+    One plane is the sign and the mean absolute value of the row; further planes are the same of
+    what is left.
+
+    Args:
+        weight: float32 (rows, columns).
+        hessian: not used.
+        options: ``planes`` is used.
+    """
+    scales = store_scale(initial_scales(weight, options.planes))
+    codes = nearest_codes(weight, scales.float())
+    planes = pack_signs(codes_to_signs(codes, options.planes))
+    return QuantizedLayer(weight.shape[1], planes, scales)

@@ -1,0 +1,178 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.packed.accounting import (
+    folder_bytes,
+    nominal_bits_per_weight,
+    packed_report,
+    stored_bits_per_weight,
+)
+from hbvla_ros.packed.bits import pack_signs
+from hbvla_ros.packed.headers import read_header
+from hbvla_ros.packed.install import install_folder
+from hbvla_ros.packed.layer import QuantizedLayer
+from hbvla_ros.packed.linear import PackedLinear
+from hbvla_ros.packed.manifest import LayerEntry, Manifest
+from hbvla_ros.packed.reader import PackedFolder
+from hbvla_ros.packed.writer import write_folder
+
+LAYER = 'language_model.model.layers.0.mlp'
+
+
+class Toy(nn.Module):
+    """A network with the names of the real one, as far as it goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.projector = nn.ModuleDict({'fc1': nn.Linear(24, 24)})
+        mlp = nn.ModuleDict({'up': nn.Linear(24, 40), 'down': nn.Linear(40, 24, bias=False)})
+        self.language_model = nn.Module()
+        self.language_model.model = nn.Module()
+        self.language_model.model.layers = nn.ModuleList([nn.ModuleDict({'mlp': mlp})])
+
+
+def write_toy(out: Path, force: bool = False) -> Manifest:
+    torch.manual_seed(0)
+    layers = {}
+    for name, rows, columns in (('up', 40, 24), ('down', 24, 40)):
+        signs = pack_signs(torch.randn(1, rows, columns))
+        scale, column_scale = torch.rand(1, rows).half(), torch.rand(columns).half()
+        layers[f'{LAYER}.{name}'] = QuantizedLayer(columns, signs, scale, 16, column_scale)
+    state = Toy().state_dict()
+    tensors = {k: v for k, v in state.items() if k.removesuffix('.weight') not in layers}
+    entries = {
+        name: LayerEntry(x.rows, x.columns, 1, x.hadamard, x.stored_bytes(), 0.3)
+        for name, x in layers.items()
+    }
+    manifest = Manifest(
+        stored_bits_per_weight(layers.values()), 1.0, 1.0, 'signplane', {}, 0, None,
+        {'name': 'toy', 'bytes': 12345, 'files': {}}, entries,
+    )  # fmt: skip
+    return write_folder(out, manifest, layers, tensors, [], {'config.json': '{}\n'}, force)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_toy(tmp_path / 'deployed')
+    return tmp_path / 'deployed'
+
+
+def test_round_trip_into_a_network(folder: Path) -> None:
+    opened = PackedFolder.open(folder)
+    assert set(opened.layers) == {f'{LAYER}.up', f'{LAYER}.down'}
+    assert opened.names() == [f'{LAYER}.up.bias', 'projector.fc1.bias', 'projector.fc1.weight']
+    with torch.device('meta'):
+        network = Toy()
+    install_folder(network, opened, 'packed')
+    up = network.get_submodule(f'{LAYER}.up')
+    assert isinstance(up, PackedLinear)
+    inputs = torch.randn(3, 24)
+    expected = inputs @ opened.layers[f'{LAYER}.up'].reconstruct().T
+    expected = expected + opened.tensor(f'{LAYER}.up.bias').float()
+    torch.testing.assert_close(up(inputs), expected, rtol=1e-5, atol=1e-5)
+    assert not any(tensor.is_meta for tensor in network.state_dict().values())
+
+
+def test_same_input_same_bytes(tmp_path: Path) -> None:
+    for name in ('a', 'b'):
+        write_toy(tmp_path / name)
+    for file in ('model.safetensors', 'hbvla.json', 'config.json'):
+        assert (tmp_path / 'a' / file).read_bytes() == (tmp_path / 'b' / file).read_bytes()
+
+
+def test_stored_bits_are_the_bytes_in_the_file(folder: Path) -> None:
+    header = read_header(folder / 'model.safetensors')
+    size = sum(e.size for n, e in header.items() if n.startswith(LAYER) and not n.endswith('bias'))
+    bits = 8 * size / (2 * 24 * 40)
+    manifest = PackedFolder.open(folder).manifest
+    assert manifest.stored_bits_per_weight == pytest.approx(bits, rel=1e-3)
+    report = packed_report(PackedFolder.open(folder))
+    assert report.stored_bits_per_weight == pytest.approx(bits, rel=1e-6)
+    assert nominal_bits_per_weight(manifest.layers.values()) == report.nominal_bits_per_weight == 1
+
+
+def test_total_bytes_are_those_of_du(folder: Path) -> None:
+    listing = subprocess.run(
+        ['du', '-ab', '--apparent-size', folder], capture_output=True, text=True, check=True
+    )
+    files = [line.split('\t') for line in listing.stdout.splitlines()]
+    expected = sum(int(size) for size, path in files if Path(path).is_file())
+    report = packed_report(PackedFolder.open(folder))
+    assert report.total_bytes == folder_bytes(folder) == expected
+    assert sum(row.bytes for row in report.components) == expected
+
+
+def damage(path: Path, offset: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+
+
+def test_damaged_tensor_is_named(folder: Path) -> None:
+    path = folder / 'model.safetensors'
+    damage(path, read_header(path)[f'{LAYER}.down.planes'].begin + 3)
+    with pytest.raises(
+        HbvlaError, match=rf'model\.safetensors: digest differs in tensor {LAYER}.down.planes'
+    ):
+        PackedFolder.open(folder)
+
+
+def test_damaged_small_file_is_named(folder: Path) -> None:
+    damage(folder / 'config.json', 0)
+    with pytest.raises(HbvlaError, match=r'config\.json: digest differs'):
+        PackedFolder.open(folder)
+
+
+def test_truncated_and_missing_files_are_named(folder: Path) -> None:
+    path = folder / 'model.safetensors'
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(HbvlaError, match=r'model\.safetensors: truncated, \d+ bytes of \d+'):
+        PackedFolder.open(folder)
+    path.unlink()
+    with pytest.raises(HbvlaError, match=r'model\.safetensors: missing'):
+        PackedFolder.open(folder)
+
+
+def test_other_versions_and_foreign_folders_are_refused(folder: Path, tmp_path: Path) -> None:
+    manifest = folder / 'hbvla.json'
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**content, 'format_version': 7}))
+    with pytest.raises(HbvlaError, match='format version 7, this release reads 1'):
+        PackedFolder.open(folder)
+    manifest.write_text('{"format_version": 1}')
+    with pytest.raises(HbvlaError, match='damaged manifest'):
+        PackedFolder.open(folder)
+    manifest.write_text('not json')
+    with pytest.raises(HbvlaError, match='not a readable manifest'):
+        PackedFolder.open(folder)
+    with pytest.raises(HbvlaError, match=r'no hbvla\.json in it'):
+        PackedFolder.open(tmp_path)
+    with pytest.raises(HbvlaError, match='no such folder'):
+        PackedFolder.open(tmp_path / 'absent')
+
+
+def test_network_of_another_shape_is_refused(folder: Path) -> None:
+    network = Toy()
+    network.language_model.model.layers[0]['mlp']['up'] = nn.Linear(24, 41)
+    with pytest.raises(HbvlaError, match='up: the network has 41 x 24, the deployed .* 40 x 24'):
+        install_folder(network, PackedFolder.open(folder))
+
+
+def test_missing_and_surplus_tensors_are_named(folder: Path) -> None:
+    network = Toy()
+    network.projector['fc2'] = nn.Linear(2, 2)
+    with pytest.raises(HbvlaError, match=r'no tensor projector\.fc2\.'):
+        install_folder(network, PackedFolder.open(folder))
+    network = Toy()
+    del network.projector['fc1']
+    with pytest.raises(HbvlaError, match=r'projector\.fc1\.bias has no place'):
+        install_folder(network, PackedFolder.open(folder))

@@ -1,0 +1,126 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.packed.accounting import stored_bits_per_weight
+from hbvla_ros.quantization.hessian import relative_error
+from hbvla_ros.quantization.options import MethodOptions
+from hbvla_ros.quantization.registry import METHODS, find_method
+
+RTN, SIGNPLANE = METHODS['rtn'].quantize, METHODS['signplane'].quantize
+FAST = MethodOptions(rounds=2, column_refits=1)
+
+
+def random_weight(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def random_hessian(columns: int, tokens: int = 400) -> torch.Tensor:
+    inputs = random_weight(tokens, columns, 7) * torch.linspace(0.3, 3, columns)
+    return inputs.T @ inputs / tokens
+
+
+def test_rtn_is_sign_times_mean_absolute_value() -> None:
+    weight = random_weight(6, 20)
+    expected = weight.sign() * weight.abs().mean(dim=1, keepdim=True)
+    layer = RTN(weight, None, MethodOptions())
+    torch.testing.assert_close(layer.reconstruct(), expected, rtol=1e-3, atol=1e-3)
+    assert layer.tensors().keys() == {'planes', 'row_scales'}
+    assert layer.stored_bytes() == 6 * 3 + 6 * 2
+
+
+def test_rtn_error_on_white_weights_is_that_of_the_one_bit_quantizer() -> None:
+    weight = random_weight(256, 512)
+    errors = [
+        relative_error(weight, RTN(weight, None, MethodOptions(planes=planes)).reconstruct())
+        for planes in (1, 2, 3)
+    ]
+    assert errors[0] == pytest.approx(0.363, abs=0.005)
+    assert errors[1] < 0.14 and errors[2] < 0.06
+
+
+def test_signplane_beats_rtn_as_the_spec_measured(attention_layer: Any) -> None:
+    """Spec section 6, attn_vo: 0.528 for rtn, 0.185 for one sign plane, 0.057 for two."""
+    weight, hessian = attention_layer.weight, attention_layer.calibration
+    rtn = RTN(weight, None, MethodOptions())
+    one = SIGNPLANE(weight, hessian, MethodOptions())
+    two = SIGNPLANE(weight, hessian, MethodOptions(planes=2))
+    assert 0.40 < attention_layer.output_error(rtn.reconstruct()) < 0.60
+    assert attention_layer.output_error(one.reconstruct()) < 0.19
+    assert attention_layer.output_error(two.reconstruct()) < 0.062
+    assert stored_bits_per_weight([one]) == pytest.approx(1 + 32 / 512)
+
+
+def test_each_part_of_signplane_earns_its_place(attention_layer: Any) -> None:
+    def error(**changes: Any) -> float:
+        layer = SIGNPLANE(
+            attention_layer.weight, attention_layer.calibration, MethodOptions(**changes)
+        )
+        return attention_layer.output_error(layer.reconstruct())
+
+    full = error()
+    assert error(balance=False) > 1.1 * full
+    assert error(balance=False, hadamard=1) > 1.3 * full
+    assert error(rounds=0, column_refits=0) > 1.1 * full
+    assert error(column_refits=0) > 1.02 * full
+    assert error(random_signs=True) == pytest.approx(full, rel=0.05)
+
+
+def test_signplane_without_calibration_still_beats_rtn(attention_layer: Any) -> None:
+    weight = attention_layer.weight
+    rtn = relative_error(weight, RTN(weight, None, MethodOptions()).reconstruct())
+    ours = relative_error(weight, SIGNPLANE(weight, None, MethodOptions()).reconstruct())
+    assert ours < 0.8 * rtn
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (3, 2), (5, 7), (16, 80), (24, 1152), (10, 431)])
+@pytest.mark.parametrize('planes', [1, 2])
+@pytest.mark.parametrize('calibrated', [True, False])
+def test_signplane_takes_any_width(shape: tuple[int, int], planes: int, calibrated: bool) -> None:
+    weight = random_weight(*shape)
+    hessian = random_hessian(shape[1]) if calibrated else None
+    options = MethodOptions(planes=planes, rounds=2, column_refits=1)
+    layer = SIGNPLANE(weight, hessian, options)
+    layer.check('layer')
+    assert layer.reconstruct().shape == shape
+    assert relative_error(weight, layer.reconstruct(), hessian) < 0.6
+
+
+def test_dead_inputs_constant_rows_and_zero_weights() -> None:
+    weight = random_weight(8, 48)
+    weight[2] = 0.7
+    weight[3] = 0.0
+    weight[:, 5] = 0.0
+    hessian = random_hessian(48)
+    hessian[9, :] = hessian[:, 9] = 0.0
+    weight[:, 9] = 1e4
+    layer = SIGNPLANE(weight, hessian, FAST)
+    rebuilt = layer.reconstruct()
+    assert torch.isfinite(rebuilt).all()
+    # A weight of an input that never moves must not spend the scale of the others.
+    assert relative_error(weight, rebuilt, hessian) < 0.6
+    assert float(rebuilt[3].abs().max()) < 0.05
+    zeros = SIGNPLANE(torch.zeros(4, 16), None, FAST)
+    assert not zeros.reconstruct().any()
+    dead = SIGNPLANE(random_weight(4, 16), torch.zeros(16, 16), FAST)
+    assert not dead.reconstruct().any()
+
+
+def test_same_seed_same_signs_other_seed_other_signs() -> None:
+    weight = random_weight(16, 64)
+    layers = [
+        SIGNPLANE(weight, None, MethodOptions(random_signs=True, seed=seed, rounds=1))
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(layers[0].planes, layers[1].planes)
+    assert not torch.equal(layers[0].planes, layers[2].planes)
+
+
+def test_unknown_method_is_named() -> None:
+    with pytest.raises(HbvlaError, match="'magic' is unknown; use one of rtn, signplane"):
+        find_method('magic')
