@@ -1,0 +1,150 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""What is kept of one closed-loop episode, and of all episodes of one checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbvla_ros.evaluation.statistics import Percentiles, SuccessRate
+from hbvla_ros.sim.seeds import RANGES, check_purpose, seed_range
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What was commanded and what was measured, one row a control step.
+
+    Attributes:
+        times: float64 (T,), seconds since the start of the episode.
+        commands: float64 (T, A), joint targets in rad and grippers 0 to 1.
+        positions: float64 (T, A), measured at the same times.
+    """
+
+    times: NDArray[np.float64]
+    commands: NDArray[np.float64]
+    positions: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """Number of control steps T."""
+        return len(self.times)
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """One episode.
+
+    Attributes:
+        seed: decides scene, instruction and start pose.
+        instruction: what the policy was asked for.
+        success: whether the task was done in time.
+        stage: furthest progress, an index into the task's stages.
+        duration: simulated time from start to success or end, in seconds.
+        chunks: action chunks that the policy computed.
+        latencies: seconds of each policy call, on the clock its caller lives by.
+        trace: commands and measured positions.
+    """
+
+    seed: int
+    instruction: str
+    success: bool
+    stage: int
+    duration: float
+    chunks: int
+    latencies: tuple[float, ...]
+    trace: Trace
+
+    @property
+    def time_to_success(self) -> float | None:
+        """Simulated seconds until the task was done, ``None`` if it never was."""
+        return self.duration if self.success else None
+
+    def row(self) -> dict[str, Any]:
+        """The episode as plain JSON types, without its trace."""
+        latency = Percentiles.of(self.latencies)
+        return {
+            'seed': self.seed,
+            'instruction': self.instruction,
+            'success': self.success,
+            'stage': self.stage,
+            'duration_s': round(self.duration, 3),
+            'time_to_success_s': None if not self.success else round(self.duration, 3),
+            'chunks': self.chunks,
+            'latency_p50_s': latency and round(latency.p50, 5),
+            'latency_p95_s': latency and round(latency.p95, 5),
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All episodes of one checkpoint.
+
+    Attributes:
+        checkpoint: identity of the checkpoint.
+        task: name of the task.
+        episodes: in the order of their seeds.
+        settings: how they were run, plain JSON types.
+        wall_seconds: time that all of them took together.
+    """
+
+    checkpoint: str
+    task: str
+    episodes: Sequence[EpisodeResult]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    wall_seconds: float = 0.0
+
+    @property
+    def success(self) -> SuccessRate:
+        """Successes among the episodes."""
+        return SuccessRate.of([episode.success for episode in self.episodes])
+
+    @property
+    def latency(self) -> Percentiles | None:
+        """Policy calls of all episodes together, in seconds."""
+        return Percentiles.of([value for one in self.episodes for value in one.latencies])
+
+    @property
+    def time_to_success(self) -> Percentiles | None:
+        """Simulated seconds until success, over the successful episodes."""
+        return Percentiles.of([one.duration for one in self.episodes if one.success])
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything except the traces, as plain JSON types."""
+        latency, duration = self.latency, self.time_to_success
+        interval = self.success.interval
+        return {
+            'checkpoint': self.checkpoint,
+            'task': self.task,
+            'episodes': len(self.episodes),
+            'successes': self.success.successes,
+            'success_rate': self.success.rate,
+            'interval': [interval.low, interval.high],
+            'text': str(self.success),
+            'time_to_success_p50_s': duration and round(duration.p50, 3),
+            'latency_p50_s': latency and round(latency.p50, 5),
+            'latency_p95_s': latency and round(latency.p95, 5),
+            'wall_seconds': round(self.wall_seconds, 1),
+            'settings': dict(self.settings),
+            'seeds': [episode.seed for episode in self.episodes],
+            'rows': [episode.row() for episode in self.episodes],
+        }
+
+
+def evaluation_seeds(episodes: int, seed: int) -> range:
+    """Seeds that no demonstration and no validation run may use.
+
+    Args:
+        episodes: how many.
+        seed: number of the first one within the reserved range, or the first one itself.
+
+    Raises:
+        HbvlaError: they leave the range that is reserved for evaluation.
+    """
+    if 0 <= seed < len(RANGES['evaluation']):
+        return seed_range('evaluation', episodes, seed)
+    seeds = range(seed, seed + episodes)
+    check_purpose(seeds, 'evaluation')
+    return seeds
