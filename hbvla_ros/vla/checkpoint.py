@@ -11,10 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.vla.config import NetworkConfig, read_config
+from hbvla_ros.vla.consistency import (
+    assign,
+    build_empty,
+    check_platform,
+    check_shapes,
+    head_kind,
+    uses_film,
+)
 from hbvla_ros.vla.export import SIDE_MODULES
 from hbvla_ros.vla.lora import Entry, apply_adapter, film_vision_entries, find_adapter
 from hbvla_ros.vla.network import OpenVLANetwork
@@ -85,7 +93,7 @@ class Checkpoint:
         config = NetworkConfig.from_json(
             config_json,
             head=head_kind(shapes),
-            film=vision is not None,
+            film=uses_film(shapes),
             shapes=shapes,
             source=str(folder / 'config.json'),
         )
@@ -154,79 +162,6 @@ class Checkpoint:
             file.release()
 
 
-def build_empty(
-    config: NetworkConfig, platform: Platform, inference_only: bool = True
-) -> OpenVLANetwork:
-    """The network without memory for its parameters (meta device)."""
-    with torch.device('meta'):
-        return OpenVLANetwork(config, platform, inference_only)
-
-
-def assign(network: nn.Module, name: str, tensor: Tensor) -> None:
-    """Put a tensor in the place of a parameter, without copying it."""
-    path, _, leaf = name.rpartition('.')
-    setattr(network.get_submodule(path), leaf, nn.Parameter(tensor))
-
-
-def head_kind(shapes: Iterable[str]) -> str:
-    """``diffusion``, ``l1`` or ``discrete``, from the names of the head's tensors."""
-    names = [name for name in shapes if name.startswith('action_head.')]
-    if not names:
-        return 'discrete'
-    return 'diffusion' if names[0].startswith('action_head.noise_predictor.') else 'l1'
-
-
-def check_platform(
-    folder: Path, config: NetworkConfig, platform: Platform, shapes: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Raise HbvlaError where the side files contradict the platform's constants."""
-    told = f'platform {platform.name!r} has'
-    projector = shapes.get('proprio_projector.fc1.weight')
-    if projector is None and platform.proprio_dim:
-        raise HbvlaError(
-            f'{folder}: no proprio_projector--*_checkpoint.pt, but {told} proprio_dim '
-            f'{platform.proprio_dim}; copy the file, or set 0 if trained without'
-        )
-    if projector is not None and projector[1] != platform.proprio_dim:
-        raise HbvlaError(
-            f'{folder}: trained with proprio_dim {projector[1]}, but {told} {platform.proprio_dim}'
-        )
-    for name, shape in shapes.items():
-        if not name.startswith('action_head.'):
-            continue
-        if name.endswith(('.model.fc2.weight', '.mlp_resnet.fc2.weight')):
-            if shape[0] != platform.action_dim:
-                raise HbvlaError(
-                    f'{folder}: trained with action_dim {shape[0]}, but {told} '
-                    f'{platform.action_dim}'
-                )
-        elif name.endswith(('.model.fc1.weight', '.mlp_resnet.fc1.weight')):
-            slots = shape[1] / config.language.hidden_size
-            if slots != platform.slots_per_step:
-                raise HbvlaError(
-                    f'{folder}: trained with {slots:g} action slots a step, but {told} '
-                    f'{platform.slots_per_step}'
-                )
-    if config.head == 'diffusion' and 'noisy_action_projector.fc1.weight' not in shapes:
-        raise HbvlaError(
-            f'{folder}: a diffusion head needs noisy_action_projector--*_checkpoint.pt; copy it'
-        )
-
-
-def check_shapes(
-    folder: Path, config: NetworkConfig, platform: Platform, shapes: Mapping[str, tuple[int, ...]]
-) -> None:
-    """Raise HbvlaError naming the first tensor that is missing or has the wrong shape."""
-    for name, parameter in build_empty(config, platform).named_parameters():
-        if name not in shapes:
-            raise HbvlaError(f'{folder}: the tensor {name!r} is missing')
-        if shapes[name] != tuple(parameter.shape):
-            raise HbvlaError(
-                f'{folder}: {name!r} has shape {shapes[name]}, the network needs '
-                f'{tuple(parameter.shape)}'
-            )
-
-
 def _model_entries(
     folder: Path, base: str | os.PathLike[str] | None, film: bool
 ) -> dict[str, Entry]:
@@ -239,7 +174,7 @@ def _model_entries(
         raise HbvlaError(f'{folder}: no model*.safetensors and no lora_adapter')
     if base is None:
         raise HbvlaError(
-            f'{folder}: holds only a LoRA adapter; name the base model\'s folder with --base'
+            f'{folder}: holds only a LoRA adapter; name the folder of its base model with --base'
         )
     located = locate_tensors(Path(base))
     if not located:

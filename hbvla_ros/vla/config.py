@@ -12,55 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.vla.part_configs import (
+    TOWERS,
+    LanguageConfig,
+    PartReader,
+    Shapes,
+    TowerConfig,
+)
 
-Shapes = Mapping[str, tuple[int, ...]]
 HEADS = ('l1', 'diffusion', 'discrete')
-TOWERS = ('featurizer', 'fused_featurizer')
-
-
-@dataclass(frozen=True)
-class TowerConfig:
-    """One vision transformer (timm layout). ``depth`` counts the last block, which never runs."""
-
-    embed_dim: int
-    depth: int
-    num_heads: int
-    mlp_dim: int
-    patch_size: int
-    image_size: tuple[int, int]
-    num_reg_tokens: int = 0
-    has_cls_token: bool = False
-    layer_scale: bool = False
-    attention_pool: bool = False
-
-    @property
-    def patches(self) -> int:
-        """Patches of one image."""
-        return (self.image_size[0] // self.patch_size) * (self.image_size[1] // self.patch_size)
-
-    @property
-    def prefix_tokens(self) -> int:
-        """Class and register tokens before the patches."""
-        return int(self.has_cls_token) + self.num_reg_tokens
-
-
-@dataclass(frozen=True)
-class LanguageConfig:
-    """The Llama decoder stack; the defaults are those of Hugging Face's LlamaConfig."""
-
-    hidden_size: int = 4096
-    intermediate_size: int = 11008
-    num_hidden_layers: int = 32
-    num_attention_heads: int = 32
-    num_key_value_heads: int = 32
-    vocab_size: int = 32000
-    rms_norm_eps: float = 1e-6
-    rope_theta: float = 10000.0
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.hidden_size // self.num_attention_heads
+__all__ = ['HEADS', 'LanguageConfig', 'NetworkConfig', 'TowerConfig', 'read_config']
 
 
 @dataclass(frozen=True)
@@ -132,19 +93,10 @@ class NetworkConfig:
         Raises:
             HbvlaError: an unsupported or missing setting, by its name.
         """
-        reader = _ConfigReader(config, shapes or {}, source)
+        reader = PartReader(config, shapes or {}, source)
         own = reader.own
         language = reader.language()
-        hidden, head_blocks = language.hidden_size, own.get('head_blocks', 2)
-        head_hidden = int(own.get('head_hidden_size', 0))
-        for name, shape in (shapes or {}).items():
-            if name.startswith('action_head.') and name.endswith(('model.fc1.weight',
-                                                                  'mlp_resnet.fc1.weight')):
-                head_hidden = 0 if shape[0] == hidden else shape[0]
-        if shapes:
-            blocks = {name.split('mlp_resnet_blocks.')[1].split('.')[0]
-                      for name in shapes if 'mlp_resnet_blocks.' in name}
-            head_blocks = len(blocks) if blocks else head_blocks
+        head_hidden, head_blocks = _head_sizes(own, shapes or {}, language.hidden_size)
         has_language_head = not shapes or 'language_model.lm_head.weight' in shapes
         text = config.get('text_config', {})
         return cls(
@@ -154,7 +106,7 @@ class NetworkConfig:
             head=head,
             film=film,
             head_hidden_size=head_hidden,
-            head_blocks=int(head_blocks),
+            head_blocks=head_blocks,
             has_language_head=has_language_head or head == 'discrete',
             bos_token_id=int(text.get('bos_token_id', 1)),
             stop_token_id=int(own.get('stop_token_id', text.get('eos_token_id', 2))),
@@ -199,98 +151,6 @@ class NetworkConfig:
         }
 
 
-_KNOWN_TOWERS: Mapping[str, Mapping[str, Any]] = {
-    'vit_large_patch14_reg4_dinov2.lvd142m': {
-        'embed_dim': 1024, 'depth': 24, 'num_heads': 16, 'mlp_dim': 4096, 'patch_size': 14,
-        'num_reg_tokens': 4, 'has_cls_token': True, 'layer_scale': True, 'attention_pool': False,
-    },
-    'vit_so400m_patch14_siglip_224': {
-        'embed_dim': 1152, 'depth': 27, 'num_heads': 16, 'mlp_dim': 4304, 'patch_size': 14,
-        'num_reg_tokens': 0, 'has_cls_token': False, 'layer_scale': False, 'attention_pool': True,
-    },
-}  # fmt: skip
-
-
-class _ConfigReader:
-    """Takes one config.json apart; messages name the file and the key."""
-
-    def __init__(self, config: Mapping[str, Any], shapes: Shapes, source: str) -> None:
-        self.config, self.shapes, self.source = config, shapes, source
-        self.own: Mapping[str, Any] = config.get('hbvla') or config.get('golden') or {}
-
-    def language(self) -> LanguageConfig:
-        text = dict(self.config.get('text_config') or {})
-        supported = {
-            'hidden_act': 'silu', 'attention_bias': False, 'rope_scaling': None,
-            'tie_word_embeddings': False, 'model_type': 'llama',
-        }  # fmt: skip
-        for key, wanted in supported.items():
-            if text.get(key, wanted) != wanted:
-                raise HbvlaError(
-                    f'{self.source}: text_config.{key} is {text[key]!r}, only {wanted!r} is '
-                    'supported'
-                )
-        names = {field.name for field in dataclasses.fields(LanguageConfig)}
-        values = {key: value for key, value in text.items() if key in names and value is not None}
-        if 'num_key_value_heads' not in values:
-            values['num_key_value_heads'] = values.get('num_attention_heads', 32)
-        language = LanguageConfig(**values)
-        heads, groups = language.num_attention_heads, language.num_key_value_heads
-        if language.hidden_size % heads or heads % groups:
-            raise HbvlaError(
-                f'{self.source}: text_config: hidden_size {language.hidden_size}, {heads} heads '
-                f'and {groups} key-value heads do not divide'
-            )
-        return language
-
-    def tower(self, index: int) -> TowerConfig:
-        name = TOWERS[index]
-        identifiers = self.config.get('timm_model_ids') or [None, None]
-        if len(identifiers) != 2:
-            raise HbvlaError(f'{self.source}: timm_model_ids must name two towers')
-        values: dict[str, Any] = dict(_KNOWN_TOWERS.get(str(identifiers[index]), {}))
-        for key, value in self._from_shapes(f'vision_backbone.{name}.').items():
-            values.setdefault(key, value)
-        fields = {field.name for field in dataclasses.fields(TowerConfig)}
-        given = self.own.get(name) or {}
-        values.update({key: value for key, value in given.items() if key in fields})
-        sizes = self.config.get('image_sizes', [224, 224])
-        sizes = sizes if isinstance(sizes, list) else [sizes, sizes]
-        values['image_size'] = (int(sizes[0]), int(sizes[1]))
-        missing = [
-            key for key in ('num_heads', 'embed_dim', 'depth', 'mlp_dim', 'patch_size')
-            if key not in values
-        ]
-        if missing:
-            raise HbvlaError(
-                f'{self.source}: {missing[0]} of the tower {identifiers[index]!r} is unknown; '
-                f'name it under hbvla.{name}'
-            )
-        return TowerConfig(**values)
-
-    def _from_shapes(self, prefix: str) -> dict[str, Any]:
-        """What the shapes tell of one tower; head counts are not among it."""
-        shapes = {
-            name[len(prefix):]: shape for name, shape in self.shapes.items()
-            if name.startswith(prefix)
-        }
-        values: dict[str, Any] = {}
-        if 'patch_embed.proj.weight' in shapes:
-            values['embed_dim'] = shapes['patch_embed.proj.weight'][0]
-            values['patch_size'] = shapes['patch_embed.proj.weight'][2]
-        blocks = {int(name.split('.')[1]) for name in shapes if name.startswith('blocks.')}
-        if blocks:
-            values['depth'] = max(blocks) + 1
-        if 'blocks.0.mlp.fc1.weight' in shapes:
-            values['mlp_dim'] = shapes['blocks.0.mlp.fc1.weight'][0]
-        if shapes:
-            values['num_reg_tokens'] = shapes.get('reg_token', (1, 0))[1]
-            values['has_cls_token'] = 'cls_token' in shapes
-            values['layer_scale'] = 'blocks.0.ls1.scale_factor' in shapes
-            values['attention_pool'] = 'attn_pool.latent' in shapes
-        return values
-
-
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The parsed config.json of a folder; raises HbvlaError if there is none."""
     path = Path(folder) / 'config.json'
@@ -303,3 +163,17 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise HbvlaError(f'{path}: a config holds one JSON object')
     return values
+
+
+def _head_sizes(own: Mapping[str, Any], shapes: Shapes, hidden_size: int) -> tuple[int, int]:
+    """Width (0 for the language model's) and residual blocks of the action head."""
+    width, blocks = int(own.get('head_hidden_size', 0)), int(own.get('head_blocks', 2))
+    found = set()
+    for name, shape in shapes.items():
+        if name.startswith('action_head.') and name.endswith(
+            ('model.fc1.weight', 'resnet.fc1.weight')
+        ):
+            width = 0 if shape[0] == hidden_size else shape[0]
+        if name.startswith('action_head.') and 'mlp_resnet_blocks.' in name:
+            found.add(name.split('mlp_resnet_blocks.')[1].split('.')[0])
+    return width, len(found) or blocks

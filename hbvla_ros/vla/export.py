@@ -77,9 +77,7 @@ def save_checkpoint(
             write_replacing(path, functools.partial(torch.save, side))
     if network.config.film:
         _save_film_vision(tensors, folder / f'vision_backbone--{step}_checkpoint.pt')
-    weights = {
-        name: tensor.to(torch.bfloat16).contiguous() for name, tensor in tensors.items()
-    }
+    weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in tensors.items()}
     write_replacing(
         folder / 'model.safetensors',
         lambda target: save_file(weights, target, metadata={'format': 'pt'}),

@@ -87,7 +87,8 @@ class Preprocessor:
             ],
             'tvf_resize_params': [
                 {'antialias': True, 'interpolation': 3, 'max_size': None, 'size': size}
-            ] * 2,
+            ]
+            * 2,
         }
 
 

@@ -111,9 +111,7 @@ class DecoderStack(nn.Module):
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(
-            DecoderLayer(config) for _ in range(config.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RootMeanSquareNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, embeddings: Tensor) -> Tensor:

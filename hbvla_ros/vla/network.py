@@ -79,9 +79,7 @@ class OpenVLANetwork(nn.Module):
             )
         self.vision_backbone = VisionBackbone(config, inference_only)
         self.projector = Projector(config.vision_dim, dim)
-        token_head = config.head == 'discrete' or (
-            config.has_language_head and not inference_only
-        )
+        token_head = config.head == 'discrete' or (config.has_language_head and not inference_only)
         self.language_model = LanguageModel(config.language, token_head)
         self._add_side_modules(dim)
         self.schedule: DiffusionSchedule | None = None
@@ -200,9 +198,7 @@ class OpenVLANetwork(nn.Module):
         if self.config.head == 'discrete':
             return self.discrete_actions(action_hidden_states)
         batch = len(action_hidden_states)
-        return self.action_head(
-            action_hidden_states.reshape(batch, self.platform.chunk, -1)
-        )
+        return self.action_head(action_hidden_states.reshape(batch, self.platform.chunk, -1))
 
     def discrete_actions(self, action_hidden_states: Tensor) -> Tensor:
         """Normalised actions (B, K, A) of the most likely action tokens (spec section 5.7)."""

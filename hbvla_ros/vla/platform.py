@@ -73,24 +73,39 @@ class Platform:
         _require(
             slots is None or _is_count(slots, 1), 'action_slots_per_step', 'at least 1 or null'
         )
-        _require(self.diffusion_steps_inference <= self.diffusion_steps_train,
-                 'diffusion_steps_inference', 'at most diffusion_steps_train')
+        _require(
+            self.diffusion_steps_inference <= self.diffusion_steps_train,
+            'diffusion_steps_inference',
+            'at most diffusion_steps_train',
+        )
         _require(_is_real(self.step) and self.step > 0, 'step', 'a positive number of seconds')
-        _require(self.normalisation in _NORMALISATIONS, 'normalisation', ' or '.join(
-            _NORMALISATIONS))
+        _require(
+            self.normalisation in _NORMALISATIONS, 'normalisation', ' or '.join(_NORMALISATIONS)
+        )
         _require(self.gripper in _GRIPPERS, 'gripper', ' or '.join(_GRIPPERS))
-        _require(len(self.cameras) > 0 and len(set(self.cameras)) == len(self.cameras)
-                 and all(isinstance(camera, str) and camera for camera in self.cameras),
-                 'cameras', 'a list of different names')
-        _require(self.resize is None or (len(self.resize) == 2 and all(
-            _is_count(side, 1) for side in self.resize)), 'resize', '[height, width] or null')
+        _require(
+            len(self.cameras) > 0
+            and len(set(self.cameras)) == len(self.cameras)
+            and all(isinstance(camera, str) and camera for camera in self.cameras),
+            'cameras',
+            'a list of different names',
+        )
+        _require(
+            self.resize is None
+            or (len(self.resize) == 2 and all(_is_count(side, 1) for side in self.resize)),
+            'resize',
+            '[height, width] or null',
+        )
         for key in ('rotate_180', 'jpeg_round_trip', 'center_crop'):
             _require(isinstance(getattr(self, key), bool), key, 'true or false')
         for key in ('name', 'robot'):
             value = getattr(self, key)
             _require(isinstance(value, str) and bool(value), key, 'a non-empty text')
-        _require(self.statistics_key is None or isinstance(self.statistics_key, str),
-                 'statistics_key', 'a text or null')
+        _require(
+            self.statistics_key is None or isinstance(self.statistics_key, str),
+            'statistics_key',
+            'a text or null',
+        )
 
     @property
     def slots_per_step(self) -> int:

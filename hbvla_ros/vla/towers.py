@@ -109,9 +109,7 @@ class AttentionPool(nn.Module):
 class Tower(nn.Module):
     """One vision transformer; its output is that of the last block but one, without norm."""
 
-    def __init__(
-        self, config: TowerConfig, language_dim: int | None, inference_only: bool
-    ) -> None:
+    def __init__(self, config: TowerConfig, language_dim: int | None, inference_only: bool) -> None:
         super().__init__()
         dim = config.embed_dim
         self.prefix_tokens = config.prefix_tokens
