@@ -1,0 +1,376 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Every stage against the reference's arrays, for every folder with a fixture.json.
+
+HBVLA_GOLDEN_DIR names another folder of fixtures. What an expected.npz does not hold is not asked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hbvla_ros.vla.checkpoint import Checkpoint
+from hbvla_ros.vla.images import (
+    ImagePipeline,
+    Preprocessor,
+    bicubic_resize,
+    center_crop,
+    jpeg_round_trip,
+    lanczos_resize,
+    rotate_180,
+)
+from hbvla_ros.vla.normalisation import Normaliser, libero_gripper
+from hbvla_ros.vla.platform import ALOHA, LIBERO, PLATFORMS, Platform
+from hbvla_ros.vla.tokens import build_prompt, complete_ids, full_ids
+
+OWN = Path(__file__).parents[1] / 'golden' / 'openvla_oft'
+ROOT = Path(os.environ.get('HBVLA_GOLDEN_DIR', OWN))
+FOLDERS = sorted(path.parent for path in ROOT.glob('*/fixture.json'))
+
+# Largest difference allowed, per array of inputs.npz and expected.npz.
+INPUT_TOLERANCE = {
+    'images_cropped_uint8': 1,
+    'pixel_values': 1e-6,
+    'input_ids_full': 0,
+    'proprio_normalized': 1e-9,
+}
+TOLERANCE = {
+    'vision_patch_features': 2e-5,
+    'projected_patch_embeddings': 2e-5,
+    'proprio_token': 2e-5,
+    'multimodal_embeddings': 1e-4,
+    'multimodal_embeddings_step0': 1e-4,
+    'multimodal_attention_mask': 0,
+    'layer1_hidden_state': 1e-4,
+    'last_hidden_state': 1e-4,
+    'actions_hidden_states': 1e-4,
+    'normalized_actions': 1e-4,
+    'actions': 1e-4,
+    'libero_env_actions': 1e-4,
+    'discrete_actions': 1e-4,
+    'alphas_cumprod': 1e-6,
+    'ddim_timesteps': 0,
+    'ddim_noise_pred': 1e-4,
+    'ddim_samples': 1e-4,
+}
+
+
+def difference(actual, expected) -> float:
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    return float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max())
+
+
+def arrays_in(folder: Path, file: str, known) -> list:
+    with np.load(folder / file) as content:
+        return [
+            pytest.param(folder, name, id=f'{folder.name}-{name}')
+            for name in content.files
+            if name in known
+        ]
+
+
+class Case:
+    """One fixture folder, its network, and all that one run of it showed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.fixture = json.loads((folder / 'fixture.json').read_text())
+        with np.load(folder / 'inputs.npz') as content:
+            self.inputs = dict(content)
+        with np.load(folder / 'expected.npz') as content:
+            self.expected = dict(content)
+        self.platform = self._platform(folder)
+        self.checkpoint = Checkpoint.open(folder, self.platform)
+        self.pipeline = ImagePipeline(self.platform, Preprocessor.read(folder))
+        self.normaliser = Normaliser(self.checkpoint.statistics, self.platform)
+        config = self.checkpoint.config
+        self.input_ids = complete_ids(
+            self.inputs['input_ids'][0].tolist(), config.bos_token_id, config.empty_token_id
+        )
+
+    def _platform(self, folder: Path) -> Platform:
+        fixture = self.fixture
+        images = len(self.inputs['images_uint8'])
+        has_proprio = any(folder.glob('proprio_projector--*'))
+        return dataclasses.replace(
+            PLATFORMS.get(fixture['platform'].lower(), ALOHA),
+            cameras=tuple(fixture.get('image_order') or map(str, range(images))),
+            chunk=fixture['chunk'],
+            action_dim=fixture['action_dim'],
+            proprio_dim=fixture['proprio_dim'] if has_proprio else 0,
+            action_slots_per_step=fixture.get('action_slots_per_step'),
+            normalisation=fixture['normalization'],
+            statistics_key=fixture['unnorm_key'],
+            diffusion_steps_train=fixture.get('num_diffusion_steps_train') or 50,
+            diffusion_steps_inference=fixture.get('num_diffusion_steps_inference') or 50,
+        )
+
+    def arguments(self):
+        proprio = self.inputs.get('proprio_normalized') if self.platform.proprio_dim else None
+        noise = self.inputs.get('noise')
+        return (
+            torch.from_numpy(self.inputs['pixel_values']),
+            torch.tensor([self.input_ids]),
+            None if proprio is None else torch.from_numpy(proprio).float()[None],
+            None if noise is None else torch.from_numpy(noise),
+        )
+
+    @functools.cached_property
+    def network(self):
+        return self.checkpoint.load_network()
+
+    @functools.cached_property
+    def seen(self) -> dict:
+        """All stages, caught while the network computes one chunk."""
+        seen: dict = {'multimodal': []}
+
+        def keep(name):
+            return lambda module, inputs, output: seen.__setitem__(name, output.numpy())
+
+        network, model = self.network, self.network.language_model.model
+        places = {
+            'vision_patch_features': network.vision_backbone,
+            'projected_patch_embeddings': network.projector,
+            'layer1_hidden_state': model.layers[0],
+            'last_hidden_state': model,
+        }
+        if self.platform.proprio_dim:
+            places['proprio_token'] = network.proprio_projector
+        handles = [place.register_forward_hook(keep(name)) for name, place in places.items()]
+        handles.append(
+            model.register_forward_pre_hook(
+                lambda module, inputs: seen['multimodal'].append(inputs[0].numpy())
+            )
+        )
+        last = (
+            network.language_model.lm_head
+            if network.config.head == 'discrete'
+            else (network.action_head)
+        )
+        handles.append(
+            last.register_forward_pre_hook(
+                lambda module, inputs: seen.__setitem__('head', inputs[0].numpy())
+            )
+        )
+        with torch.inference_mode():
+            seen['normalized_actions'] = network(*self.arguments())[0].numpy()
+        for handle in handles:
+            handle.remove()
+        if 'proprio_token' in seen:
+            seen['proprio_token'] = seen['proprio_token'][:, None]
+        seen['multimodal_embeddings'] = seen['multimodal'][-1]
+        seen['multimodal_embeddings_step0'] = seen['multimodal'][0]
+        seen['multimodal_attention_mask'] = np.ones(seen['last_hidden_state'].shape[:2])
+        seen['actions_hidden_states'] = seen['head'].reshape(1, self.platform.action_slots, -1)
+        seen['actions'] = self.normaliser.actions(seen['normalized_actions'])
+        seen['libero_env_actions'] = libero_gripper(seen['actions'])
+        return seen
+
+    def discrete_actions(self):
+        network = self.checkpoint.load_network(inference_only=False)
+        with torch.inference_mode():
+            hidden = network.encode(*self.arguments()[:3]).action_hidden_states
+            return self.normaliser.actions(network.discrete_actions(hidden)[0].numpy())
+
+    def alphas_cumprod(self):
+        return self.network.schedule.alphas
+
+    def ddim_timesteps(self):
+        return self.network.schedule.timesteps
+
+    def ddim_noise_pred(self):
+        """Every step on the reference's own sample, so that errors do not add up."""
+        network = self.network
+        with torch.inference_mode():
+            context = network.context(*self.arguments()[:3])
+            return np.stack(
+                [
+                    network.decode(
+                        network.run_language_model(
+                            context, torch.from_numpy(sample)[None], torch.tensor([step])
+                        ).action_hidden_states
+                    )[0].numpy()
+                    for sample, step in zip(
+                        self.expected['ddim_samples'][:-1],
+                        self.expected['ddim_timesteps'],
+                        strict=True,
+                    )
+                ]
+            )
+
+    def ddim_samples(self):
+        """The whole trajectory from the given noise, on our own predictions."""
+        network = self.network
+        with torch.inference_mode():
+            context = network.context(*self.arguments()[:3])
+            samples = [torch.from_numpy(self.inputs['noise'])]
+            for step in network.schedule.timesteps:
+                encoded = network.run_language_model(context, samples[-1], torch.tensor([step]))
+                predicted = network.decode(encoded.action_hidden_states)
+                samples.append(network.schedule.step(samples[-1], predicted, step))
+            return torch.cat(samples).numpy()
+
+    def images_cropped_uint8(self):
+        return np.stack([self.pipeline.center_crop(image) for image in self.inputs['images_uint8']])
+
+    def pixel_values(self):
+        crops = self.inputs['images_cropped_uint8']
+        return np.concatenate([self.pipeline.normalise(image) for image in crops])[None]
+
+    def input_ids_full(self):
+        config = self.checkpoint.config
+        return [
+            full_ids(
+                self.input_ids,
+                self.platform.action_slots,
+                config.placeholder_token_id,
+                config.stop_token_id,
+            )
+        ]
+
+    def proprio_normalized(self):
+        return self.normaliser.proprio(self.inputs['proprio_raw'])
+
+    def actual(self, name: str):
+        return getattr(self, name)() if hasattr(self, name) else self.seen[name]
+
+
+@functools.lru_cache(maxsize=2)
+def load_case(folder: Path) -> Case:
+    return Case(folder)
+
+
+def test_golden_folders_are_there():
+    assert FOLDERS, f'no fixture.json below {ROOT}'
+
+
+def input_arrays() -> list:
+    """Without a proprio projector the network has no use for the proprio arrays."""
+    names = {
+        folder: [
+            name
+            for name in INPUT_TOLERANCE
+            if 'proprio' not in name or any(folder.glob('proprio_projector--*'))
+        ]
+        for folder in FOLDERS
+    }
+    return [param for folder in FOLDERS for param in arrays_in(folder, 'inputs.npz', names[folder])]
+
+
+@pytest.mark.parametrize('folder, name', input_arrays())
+def test_golden_inputs(folder, name):
+    case = load_case(folder)
+    assert difference(case.actual(name), case.inputs[name]) <= INPUT_TOLERANCE[name]
+
+
+@pytest.mark.parametrize(
+    'folder, name',
+    [param for folder in FOLDERS for param in arrays_in(folder, 'expected.npz', TOLERANCE)],
+)
+def test_golden_stages(folder, name):
+    case = load_case(folder)
+    assert difference(case.actual(name), case.expected[name]) <= TOLERANCE[name]
+
+
+@pytest.mark.parametrize('folder', FOLDERS, ids=lambda folder: folder.name)
+def test_golden_prompt_and_length(folder):
+    case = load_case(folder)
+    assert build_prompt(case.fixture['task_label']) == case.fixture['prompt']
+    assert case.checkpoint.config.empty_token_id == case.fixture['empty_token_id']
+    assert case.seen['last_hidden_state'].shape[1] == case.fixture['sequence_len']
+
+
+@pytest.mark.parametrize(
+    'folder, name',
+    [
+        param
+        for folder in FOLDERS
+        for param in arrays_in(folder, 'expected.npz', ['bf16_normalized_actions'])
+    ],
+)
+def test_golden_bfloat16_band(folder, name):
+    case = load_case(folder)
+    network = case.checkpoint.load_network(dtype=torch.bfloat16)
+    with torch.inference_mode():
+        actual = network(*case.arguments())[0].float().numpy()
+    assert actual.shape == case.expected[name].shape
+    error = np.abs(actual - case.expected['normalized_actions'])
+    assert error.mean() < 0.1 and error.max() < 0.4
+
+
+@functools.cache
+def preprocess() -> dict:
+    place = ROOT if (ROOT / 'preprocess' / 'preprocess.npz').is_file() else OWN
+    with np.load(place / 'preprocess' / 'preprocess.npz') as content:
+        return dict(content)
+
+
+PREPROCESS = {
+    'aloha_256': lambda z: bicubic_resize(z['aloha_raw'], (256, 256)),
+    'aloha_jpeg': lambda z: jpeg_round_trip(z['aloha_256']),
+    'aloha_224': lambda z: lanczos_resize(z['aloha_jpeg'], (224, 224)),
+    'aloha_crop': lambda z: center_crop(z['aloha_224']),
+    'libero_jpeg': lambda z: jpeg_round_trip(rotate_180(z['libero_raw'])),
+    'libero_224': lambda z: ImagePipeline(LIBERO, Preprocessor((224, 224))).policy_resize(
+        z['libero_raw']
+    ),
+    'libero_crop': lambda z: center_crop(z['libero_224']),
+    'direct_224_from_480x640': lambda z: lanczos_resize(
+        jpeg_round_trip(z['aloha_raw']), (224, 224)
+    ),
+}
+
+
+@pytest.mark.parametrize('name', PREPROCESS)
+def test_golden_preprocess_stage(name):
+    actual, expected = PREPROCESS[name](preprocess()), preprocess()[name]
+    assert difference(actual, expected) <= 1
+    assert np.mean(actual != expected) < 1e-3
+
+
+def test_golden_preprocess_exact_stages():
+    for name in ('aloha_256', 'aloha_jpeg', 'libero_jpeg'):
+        np.testing.assert_array_equal(PREPROCESS[name](preprocess()), preprocess()[name])
+
+
+def test_golden_preprocess_pixel_values():
+    pipeline = ImagePipeline(ALOHA, Preprocessor((224, 224)))
+    arrays = preprocess()
+    actual = pipeline.normalise(arrays['aloha_crop'])[None]
+    assert difference(actual, arrays['aloha_pixel_values']) <= 1e-6
+
+
+def test_golden_preprocess_whole_chain():
+    pipeline = ImagePipeline(ALOHA, Preprocessor((224, 224)))
+    arrays = preprocess()
+    actual = pipeline({camera: arrays['aloha_raw'] for camera in ALOHA.cameras})
+    assert actual.shape == (18, 224, 224) and actual.dtype == np.float32
+    np.testing.assert_array_equal(actual[:6], actual[12:])
+    # One level of one channel is 1 / 255 over the smallest deviation.
+    assert difference(actual[None, :6], arrays['aloha_pixel_values']) <= 1.001 / 255 / 0.2236
+
+
+@functools.cache
+def tokenization() -> dict:
+    place = ROOT if (ROOT / 'tokenization' / 'tokenization.json').is_file() else OWN
+    return json.loads((place / 'tokenization' / 'tokenization.json').read_text())
+
+
+def test_golden_tokenization():
+    special = tokenization()['special']
+    assert len(tokenization()['examples']) > 10
+    for example in tokenization()['examples']:
+        assert build_prompt(example['task']) == example['prompt']
+        identifiers = example['input_ids']
+        completed = complete_ids(identifiers, special['bos'], special['empty'])
+        # BOS is there already and stays single; the empty token is not and is appended.
+        assert completed == [*identifiers, special['empty']]
+        assert completed == complete_ids(completed, special['bos'], special['empty'])
+        assert completed == complete_ids(identifiers[1:], special['bos'], special['empty'])
