@@ -1,0 +1,251 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""A folder of demonstration episodes: generated in parallel, resumable, with a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.sim import scene, seeds
+
+MANIFEST = 'dataset.json'
+FORMAT_VERSION = 1
+_SAVE_EVERY = 20  # episodes between two writes of the manifest
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """Outcome of one seed; ``frames`` is 0 when the episode failed and was not kept."""
+
+    seed: int
+    success: bool
+    frames: int
+
+
+@dataclass
+class DatasetManifest:
+    """What a folder holds: kept episodes (seed to labelled frames) and discarded seeds."""
+
+    task: str
+    cameras: list[str]
+    camera_size: int
+    control_rate: float
+    label_every: int
+    chunk: int
+    auxiliary_names: list[str]
+    episodes: dict[str, int] = field(default_factory=dict)
+    failed: list[int] = field(default_factory=list)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def frames(self) -> int:
+        """Labelled frames in all kept episodes."""
+        return sum(self.episodes.values())
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the attempted seeds that were kept, 0 when none was tried."""
+        tried = len(self.episodes) + len(self.failed)
+        return len(self.episodes) / tried if tried else 0.0
+
+    def add(self, result: EpisodeResult) -> None:
+        """Note one outcome."""
+        if result.success:
+            self.episodes[str(result.seed)] = result.frames
+        elif result.seed not in self.failed:
+            self.failed.append(result.seed)
+
+    def write(self, folder: Path) -> None:
+        """Write ``dataset.json``, whole or not at all."""
+        temporary = folder / f'.{MANIFEST}.{os.getpid()}'
+        content = dict(asdict(self), frames=self.frames, success_rate=self.success_rate)
+        temporary.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+        temporary.replace(folder / MANIFEST)
+
+    @classmethod
+    def read(cls, folder: Path) -> DatasetManifest:
+        """Read ``dataset.json``.
+
+        Raises:
+            HbvlaError: missing, not JSON, wrong version or wrong keys.
+        """
+        path = folder / MANIFEST
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
+            version = content.get('format_version')
+            if version != FORMAT_VERSION:
+                raise HbvlaError(
+                    f'{path}: format_version {version!r}, this program reads {FORMAT_VERSION}; '
+                    'generate the demonstrations again'
+                )
+            for derived in ('frames', 'success_rate'):
+                content.pop(derived, None)
+            return cls(**content)
+        except FileNotFoundError as error:
+            raise HbvlaError(f'{path}: missing; make it with "hbvla demos --out"') from error
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise HbvlaError(f'{path}: cannot read: {error}') from error
+
+
+def episode_path(folder: Path, seed: int) -> Path:
+    """Where the episode of a seed lies."""
+    return folder / f'episode_{seed}.npz'
+
+
+def generate(
+    folder: Path,
+    episodes: int,
+    seed: int,
+    workers: int = 1,
+    camera_size: int = 128,
+    progress: Callable[[EpisodeResult], None] | None = None,
+) -> DatasetManifest:
+    """Record the episodes of ``episodes`` seeds from ``seed`` on; failed ones are not kept.
+
+    A second call goes on where the first was stopped. Each episode depends on its seed alone, not
+    on the number of workers.
+
+    Args:
+        folder: made if missing.
+        episodes: number of seeds to try.
+        seed: the first; all of them must be demonstration or all validation seeds.
+        workers: processes; 1 works in this process.
+        camera_size: image height and width, pixels.
+        progress: called for each outcome, earlier ones included.
+
+    Returns:
+        The finished manifest.
+
+    Raises:
+        HbvlaError: seeds of another purpose, a folder with other settings, no renderer.
+    """
+    if episodes < 1 or workers < 1:
+        raise HbvlaError('episodes and workers must be at least 1')
+    purpose = seeds.purpose_of(seed)
+    if purpose not in ('demos', 'validation'):
+        raise HbvlaError(
+            f'seed {seed}: reserved for {purpose}; demonstrations start from '
+            f'{seeds.RANGES["demos"].start}, validation from {seeds.RANGES["validation"].start}'
+        )
+    wanted = range(seed, seed + episodes)
+    seeds.check_purpose((wanted[0], wanted[-1]), purpose)
+    manifest = _prepared(folder, camera_size)
+    todo = []
+    for number in wanted:
+        known = _known(folder, manifest, number)
+        if known is None:
+            todo.append(number)
+            continue
+        manifest.add(known)
+        if progress:
+            progress(known)
+    for count, result in enumerate(_outcomes(folder, todo, workers, camera_size), start=1):
+        manifest.add(result)
+        if count % _SAVE_EVERY == 0:
+            manifest.write(folder)
+        if progress:
+            progress(result)
+    manifest.write(folder)
+    return manifest
+
+
+def _prepared(folder: Path, camera_size: int) -> DatasetManifest:
+    from hbvla_ros.sim import demonstrations
+
+    fresh = DatasetManifest(
+        task='pick_place',
+        cameras=list(scene.CAMERAS),
+        camera_size=camera_size,
+        control_rate=25.0,
+        label_every=demonstrations.LABEL_EVERY,
+        chunk=demonstrations.CHUNK,
+        auxiliary_names=list(demonstrations.AUXILIARY_NAMES),
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HbvlaError(f'{folder}: cannot make the folder: {error.strerror}') from error
+    if not (folder / MANIFEST).exists():
+        fresh.write(folder)
+        return fresh
+    found = DatasetManifest.read(folder)
+    for key in ('task', 'cameras', 'camera_size', 'label_every', 'chunk', 'auxiliary_names'):
+        if getattr(found, key) != getattr(fresh, key):
+            raise HbvlaError(
+                f'{folder / MANIFEST}: {key} differs from what is asked; choose another --out'
+            )
+    return found
+
+
+def _known(folder: Path, manifest: DatasetManifest, seed: int) -> EpisodeResult | None:
+    """The outcome of an earlier call; a file the manifest has not noted yet counts as well."""
+    path = episode_path(folder, seed)
+    if seed in manifest.failed:
+        return EpisodeResult(seed, False, 0)
+    if not path.exists():
+        manifest.episodes.pop(str(seed), None)
+        return None
+    if str(seed) in manifest.episodes:
+        return EpisodeResult(seed, True, manifest.episodes[str(seed)])
+    import numpy as np
+
+    with np.load(path, allow_pickle=False) as content:
+        return EpisodeResult(seed, True, len(content['chunks']))
+
+
+_worker: dict[str, Any] = {}
+
+
+def _start_worker(folder: str, camera_size: int) -> None:
+    from hbvla_ros.sim.simulation import AlohaSimulation
+
+    _worker['folder'] = Path(folder)
+    _worker['simulation'] = AlohaSimulation(camera_size)
+
+
+def _record(seed: int) -> EpisodeResult:
+    from hbvla_ros.sim.demonstrations import record_episode
+
+    episode = record_episode(_worker['simulation'], seed)
+    if not episode.success:
+        return EpisodeResult(seed, False, 0)
+    episode.write(episode_path(_worker['folder'], seed))
+    return EpisodeResult(seed, True, len(episode.chunks))
+
+
+@contextlib.contextmanager
+def _single_threaded_rendering() -> Iterator[None]:
+    """Workers share the cores already; Mesa's own threads would only get in the way."""
+    before = os.environ.get('LP_NUM_THREADS')
+    os.environ.setdefault('LP_NUM_THREADS', '0')
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop('LP_NUM_THREADS', None)
+
+
+def _outcomes(
+    folder: Path, todo: list[int], workers: int, camera_size: int
+) -> Iterator[EpisodeResult]:
+    if not todo:
+        return
+    from hbvla_ros.sim.rendering import choose_backend
+
+    # Before the workers start: one error, not one from each of them.
+    choose_backend()
+    if workers == 1:
+        _start_worker(str(folder), camera_size)
+        yield from map(_record, todo)
+        return
+    with _single_threaded_rendering():
+        context = multiprocessing.get_context('spawn')
+        with context.Pool(workers, _start_worker, (str(folder), camera_size)) as pool:
+            yield from pool.imap_unordered(_record, todo)

@@ -1,0 +1,188 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Demonstration episodes: images of a disturbed rollout, labelled by the undisturbed expert.
+
+Closed-loop specification, section 2: at every third control step the simulator is branched, the
+noise-free expert runs for one chunk, and the simulator is restored.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from hbvla_ros.sim import kinematics, scene
+from hbvla_ros.sim.experts.pick_place import PickPlaceExpert
+from hbvla_ros.sim.perturbation import CommandPerturbation
+from hbvla_ros.sim.simulation import ACTION_SIZE, START_ACTION, AlohaSimulation
+
+CHUNK = 16
+LABEL_EVERY = 3
+MAX_STEPS = 260
+REST_STEPS = 32  # after success: the arm retreats, and stays at rest
+JPEG_QUALITY = 95
+_MID_AIR_EPISODES = 0.35
+
+AUXILIARY_NAMES = (
+    *(f'{kind.name}_{axis}' for kind in scene.OBJECTS for axis in 'xyz'),
+    *(f'bucket_{axis}' for axis in 'xyz'),
+    *(f'{side}_tip_{axis}' for side in scene.ARMS for axis in 'xyz'),
+    *(f'target_is_{kind.name}' for kind in scene.OBJECTS),
+    *(f'target_from_{side}_tip_{axis}' for side in scene.ARMS for axis in 'xyz'),
+)
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One recorded episode of T labelled steps.
+
+    ``jpegs`` holds T encoded images per camera, ``proprioception`` (T, 14), ``chunks``
+    (T, 16, 14) whose row 0 is the command to send at that very state, ``auxiliary``
+    (T, len(AUXILIARY_NAMES)), all float32.
+    """
+
+    seed: int
+    instruction: str
+    success: bool
+    jpegs: dict[str, list[bytes]]
+    proprioception: NDArray[np.float32]
+    chunks: NDArray[np.float32]
+    auxiliary: NDArray[np.float32]
+
+    def write(self, path: Path) -> None:
+        """Write an ``.npz`` that loads without pickle; it appears whole or not at all."""
+        arrays: dict[str, NDArray[np.generic]] = {
+            'proprioception': self.proprioception,
+            'chunks': self.chunks,
+            'auxiliary': self.auxiliary,
+            'auxiliary_names': np.array(AUXILIARY_NAMES),
+            'instruction': np.array(self.instruction),
+            'seed': np.array(self.seed),
+            'success': np.array(self.success),
+        }
+        for camera, images in self.jpegs.items():
+            lengths = [len(image) for image in images]
+            arrays[f'jpeg_{camera}'] = np.frombuffer(b''.join(images), dtype=np.uint8)
+            arrays[f'offset_{camera}'] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+        with temporary.open('wb') as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+        temporary.replace(path)
+
+
+def expert_chunk(
+    simulation: AlohaSimulation, expert: PickPlaceExpert, rows: int = CHUNK
+) -> NDArray[np.float64]:
+    """The (rows, 14) commands of the undisturbed expert from this state, which is kept."""
+    chunk = np.empty((rows, ACTION_SIZE))
+    state = simulation.save_state()
+    for row in range(rows):
+        chunk[row] = expert.command()
+        if row + 1 < rows:
+            simulation.command(chunk[row])
+            simulation.step()
+    simulation.restore_state(state)
+    return chunk
+
+
+def auxiliary_targets(simulation: AlohaSimulation) -> NDArray[np.float64]:
+    """What the images show, in numbers; one value (m or 0/1) per ``AUXILIARY_NAMES``."""
+    objects = simulation.object_positions()
+    tips = simulation.tip_positions()
+    chosen = np.eye(len(objects))[simulation.target]
+    relative = objects[simulation.target] - tips
+    return np.concatenate(
+        [objects.ravel(), simulation.bucket_position(), tips.ravel(), chosen, relative.ravel()]
+    )
+
+
+def record_episode(simulation: AlohaSimulation, seed: int, images: bool = True) -> Episode:
+    """Roll out one disturbed episode and label it.
+
+    Args:
+        simulation: reset here; its camera size is the image size.
+        seed: decides the layout, the start pose and every disturbance.
+        images: False leaves the images out, for measuring the expert alone.
+
+    Returns:
+        The episode, successful or not.
+    """
+    random = np.random.default_rng((seed, 1))
+    simulation.reset(seed, joints=_start_pose(random))
+    expert = PickPlaceExpert(simulation)
+    perturbation = CommandPerturbation(random)
+    recorder = _Recorder(simulation, expert, images)
+    # The first label falls on any of the first steps, so that labels cover all of them.
+    first = int(random.integers(LABEL_EVERY))
+    rest = REST_STEPS
+    for step in range(MAX_STEPS):
+        labelled = step % LABEL_EVERY == first
+        command = recorder.label() if labelled else expert.command()
+        simulation.command(perturbation.apply(command, simulation.joint_positions()))
+        simulation.step()
+        if simulation.success():
+            rest -= 1
+            if rest == 0:
+                break
+    return recorder.episode(seed)
+
+
+def _start_pose(random: np.random.Generator) -> NDArray[np.float64] | None:
+    """None for the seed's own start, or arms somewhere in mid-air."""
+    if random.random() >= _MID_AIR_EPISODES:
+        return None
+    pose = START_ACTION.copy()
+    for arm in range(2):
+        pose[7 * arm : 7 * arm + 6] += random.uniform(-0.1, 0.1, 6)
+        pose[7 * arm + 6] = random.uniform(0.0, 1.0)
+    arm = int(random.integers(2))
+    joints = kinematics.inverse(
+        random.uniform(0.17, 0.42), random.uniform(-0.15, 0.15), random.uniform(0.10, 0.30),
+        random.uniform(0.3, 1.0) * math.pi / 2,
+    )  # fmt: skip
+    pose[7 * arm : 7 * arm + 6] = joints + random.uniform(-0.1, 0.1, 6)
+    return pose
+
+
+class _Recorder:
+    """Collects the labelled steps of one episode."""
+
+    def __init__(self, simulation: AlohaSimulation, expert: PickPlaceExpert, images: bool) -> None:
+        self._simulation = simulation
+        self._expert = expert
+        self._jpegs: dict[str, list[bytes]] = {name: [] for name in scene.CAMERAS if images}
+        self._proprioception: list[NDArray[np.float64]] = []
+        self._chunks: list[NDArray[np.float64]] = []
+        self._auxiliary: list[NDArray[np.float64]] = []
+
+    def label(self) -> NDArray[np.float64]:
+        """Store this instant; returns the expert's command for it."""
+        simulation = self._simulation
+        self._proprioception.append(simulation.joint_positions())
+        self._auxiliary.append(auxiliary_targets(simulation))
+        if self._jpegs:
+            for name, image in simulation.render().items():
+                self._jpegs[name].append(
+                    simplejpeg.encode_jpeg(
+                        image, quality=JPEG_QUALITY, colorspace='RGB', colorsubsampling='420'
+                    )
+                )
+        self._chunks.append(expert_chunk(simulation, self._expert))
+        return self._chunks[-1][0]
+
+    def episode(self, seed: int) -> Episode:
+        """What has been stored."""
+        return Episode(
+            seed=seed,
+            instruction=self._simulation.instruction,
+            success=self._simulation.success(),
+            jpegs=self._jpegs,
+            proprioception=np.asarray(self._proprioception, dtype=np.float32),
+            chunks=np.asarray(self._chunks, dtype=np.float32),
+            auxiliary=np.asarray(self._auxiliary, dtype=np.float32),
+        )
