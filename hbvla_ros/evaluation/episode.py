@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hbvla_ros.evaluation.statistics import Percentiles, SuccessRate
 from hbvla_ros.sim.seeds import RANGES, check_purpose, seed_range
+from hbvla_ros.sim.tasks.pick_place import STAGES
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class EpisodeResult:
             'instruction': self.instruction,
             'success': self.success,
             'stage': self.stage,
+            'stage_name': STAGES[self.stage],
             'duration_s': round(self.duration, 3),
             'time_to_success_s': None if not self.success else round(self.duration, 3),
             'chunks': self.chunks,

@@ -22,6 +22,7 @@ from hbvla_ros.evaluation.episode import EpisodeResult
 
 Picture = NDArray[np.uint8]
 _CAPTION_HEIGHT = 28
+_GAP = 4  # pixels between two films
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def side_by_side(footages: Sequence[Footage], captions: Sequence[str]) -> Iterat
         columns = []
         for banner, footage in zip(banners, footages, strict=True):
             frame = footage.frames[min(index, len(footage.frames) - 1)]
+            if columns:
+                columns.append(np.full((len(banner) + len(frame), _GAP, 3), 32, dtype=np.uint8))
             columns.append(np.concatenate([banner, frame]))
         yield np.concatenate(columns, axis=1)
 

@@ -20,6 +20,7 @@ COLOURS = ('#3b7dd8', '#d9822b', '#4f9d69', '#a55fbf')
 # Stands for the page's own ink until the SVG is written.
 _INK = '#010203'
 _GRIPPERS = (6, 13)
+_LEAST_SPAN = 0.2
 _NAMES = ('waist', 'shoulder', 'elbow', 'forearm roll', 'wrist angle', 'wrist rotate', 'gripper')
 
 _STYLE = {
@@ -54,7 +55,8 @@ def joint_tracking(trace: Trace) -> str:
     arm = moving_arm(trace)
     columns = range(7 * arm, 7 * arm + 7)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(10, 4.4), layout='constrained')
+        figure = Figure(figsize=(10, 4.6), layout='constrained')
+        figure.get_layout_engine().set(hspace=0.08, wspace=0.05)  # type: ignore[union-attr]
         axes = figure.subplots(2, 4, sharex=True).ravel()
         for axis, column, name in zip(axes, columns, _NAMES, strict=False):
             axis.plot(trace.times, trace.positions[:, column], color=COLOURS[0], lw=1.4)
@@ -62,6 +64,7 @@ def joint_tracking(trace: Trace) -> str:
             unit = '0 closed, 1 open' if column in _GRIPPERS else 'rad'
             axis.set_title(f'{("left", "right")[arm]} {name}', fontsize=9)
             axis.set_ylabel(unit, fontsize=8)
+            _widen(axis)
         _error_panel(axes[7], trace, [c for c in columns if c not in _GRIPPERS])
         for axis in axes[4:]:
             axis.set_xlabel('s', fontsize=8)
@@ -69,11 +72,19 @@ def joint_tracking(trace: Trace) -> str:
         return _svg(figure)
 
 
+def _widen(axis: Axes) -> None:
+    """At least 0.2 high: a joint that rests must not look as if it moved."""
+    low, high = axis.get_ylim()
+    missing = _LEAST_SPAN - (high - low)
+    if missing > 0:
+        axis.set_ylim(low - missing / 2, high + missing / 2)
+
+
 def _error_panel(axis: Axes, trace: Trace, columns: Sequence[int]) -> None:
     """Root mean square over joints of command minus measurement, in milliradians."""
     error = (trace.commands - trace.positions)[:, list(columns)]
     axis.plot(trace.times, 1e3 * np.sqrt((error**2).mean(axis=1)), color=COLOURS[2], lw=1.2)
-    axis.set_title('joints, command - measured', fontsize=9)
+    axis.set_title('difference over joints', fontsize=9)
     axis.set_ylabel('mrad, RMS', fontsize=8)
     axis.set_ylim(bottom=0)
 

@@ -1,0 +1,113 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""``hbvla eval``: closed-loop success of a checkpoint on the simulated robot."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hbvla_ros.evaluation.episode import Evaluation
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the ``eval`` subcommand."""
+    parser = subparsers.add_parser(
+        'eval',
+        help='run a checkpoint in closed loop and count successes',
+        description='Run a checkpoint, full precision or quantized, on the simulated robot.',
+    )
+    parser.add_argument('checkpoint', type=Path, metavar='CHECKPOINT', help='checkpoint folder')
+    parser.add_argument('--platform', help='platform name or file, for folders that hold none')
+    parser.add_argument('--task', default='pick_place', help='task (default %(default)s)')
+    parser.add_argument(
+        '--episodes', type=int, default=20, metavar='N', help='episodes (default %(default)s)'
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        metavar='S',
+        help='first of the N seeds, counted within the range reserved for evaluation (default 0)',
+    )
+    parser.add_argument(
+        '--ros',
+        action='store_true',
+        help='run over ROS 2: simulator, policy and arms as processes, in real time',
+    )
+    parser.add_argument(
+        '--parallel',
+        type=int,
+        default=8,
+        metavar='P',
+        help='simulations side by side, without --ros (default %(default)s)',
+    )
+    parser.add_argument('--json', action='store_true', help='print the result as JSON')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='write the JSON to a file as well')
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the episodes and print the success rate with its interval."""
+    from hbvla_ros.cli.progress import Reporter
+    from hbvla_ros.evaluation.episode import evaluation_seeds
+    from hbvla_ros.evaluation.report import write_atomically
+    from hbvla_ros.evaluation.versions import versions
+
+    seeds = evaluation_seeds(options.episodes, options.seed)
+    with Reporter() as reporter:
+        reporter.begin(f'{options.checkpoint}, {options.task}', len(seeds))
+        evaluation = (_over_ros if options.ros else _in_process)(options, seeds, reporter)
+    result = {
+        **evaluation.to_json(),
+        'folder': str(options.checkpoint),
+        'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'versions': versions(),
+    }
+    text = json.dumps(result, indent=2) + '\n'
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(options.out, text)
+    print(text if options.json else _summary(evaluation), end='')
+    return 0
+
+
+def _in_process(options: argparse.Namespace, seeds: range, reporter: Any) -> Evaluation:
+    from hbvla_ros.evaluation.closed_loop import evaluate
+    from hbvla_ros.policy import Policy
+
+    policy = Policy.load(options.checkpoint, options.platform)
+    return evaluate(policy, seeds, options.parallel, task=options.task, progress=reporter.episode)
+
+
+def _over_ros(options: argparse.Namespace, seeds: range, reporter: Any) -> Evaluation:
+    from hbvla_ros.evaluation.over_ros import evaluate_over_ros
+
+    return evaluate_over_ros(
+        options.checkpoint,
+        seeds,
+        platform=options.platform,
+        task=options.task,
+        progress=reporter.episode,
+        status=reporter.status,
+    )
+
+
+def _summary(evaluation: Evaluation) -> str:
+    """The result in a few lines."""
+    lines = [f'success  {evaluation.success}']
+    duration, latency = evaluation.time_to_success, evaluation.latency
+    if duration is not None:
+        lines.append(f'time to success  {duration.p50:.1f} s median, {duration.p95:.1f} s p95')
+    if latency is not None:
+        batch = evaluation.settings.get('parallel', 1)
+        what = 'one observation' if batch == 1 else f'up to {batch} observations together'
+        lines.append(
+            f'policy call, {what}  {1e3 * latency.p50:.0f} ms median, '
+            f'{1e3 * latency.p95:.0f} ms p95'
+        )
+    lines.append(f'{len(evaluation.episodes)} episodes in {evaluation.wall_seconds:.0f} s')
+    return '\n'.join(lines) + '\n'
