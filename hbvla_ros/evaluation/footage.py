@@ -100,7 +100,7 @@ def side_by_side(footages: Sequence[Footage], captions: Sequence[str]) -> Iterat
         for caption, footage in zip(captions, footages, strict=True)
     ]
     for index in range(count):
-        columns = []
+        columns: list[Picture] = []
         for banner, footage in zip(banners, footages, strict=True):
             frame = footage.frames[min(index, len(footage.frames) - 1)]
             if columns:
@@ -139,33 +139,29 @@ def write_video(frames: Iterator[Picture], rate: float, path: Path) -> Path:
         HbvlaError: no encoder, or it failed.
     """
     try:
-        import imageio_ffmpeg
+        import imageio.v2 as imageio
     except ImportError:
         raise HbvlaError("no video encoder: pip install 'imageio[ffmpeg]'") from None
 
-    first = next(frames)
     temporary = path.with_name(f'.{path.stem}.tmp.mp4')
-    writer = imageio_ffmpeg.write_frames(
-        str(temporary),
-        (first.shape[1], first.shape[0]),
-        fps=rate,
-        codec='libx264',
-        quality=None,
-        macro_block_size=2,
-        ffmpeg_log_level='error',
-        output_params=['-crf', '27', '-preset', 'fast', '-movflags', '+faststart'],
-    )
     try:
-        writer.send(None)
-        writer.send(np.ascontiguousarray(first))
-        for frame in frames:
-            writer.send(np.ascontiguousarray(frame))
-        writer.close()
+        with imageio.get_writer(
+            str(temporary),
+            format='FFMPEG',
+            mode='I',
+            fps=rate,
+            codec='libx264',
+            quality=None,
+            macro_block_size=2,
+            ffmpeg_log_level='error',
+            output_params=['-crf', '27', '-preset', 'fast', '-movflags', '+faststart'],
+        ) as writer:
+            for frame in frames:
+                writer.append_data(frame)  # type: ignore[attr-defined]
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, ImportError) as error:
         raise HbvlaError(f'{path}: the video encoder failed: {error}') from error
     finally:
-        writer.close()
         temporary.unlink(missing_ok=True)
     return path
 

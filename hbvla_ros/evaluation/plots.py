@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -23,7 +24,7 @@ _GRIPPERS = (6, 13)
 _LEAST_SPAN = 0.2
 _NAMES = ('waist', 'shoulder', 'elbow', 'forearm roll', 'wrist angle', 'wrist rotate', 'gripper')
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     'svg.fonttype': 'none',
     'font.family': 'sans-serif',
     'font.size': 9,
@@ -38,6 +39,8 @@ _STYLE = {
     'axes.spines.top': False,
     'axes.spines.right': False,
     'legend.frameon': False,
+    'figure.constrained_layout.hspace': 0.08,
+    'figure.constrained_layout.wspace': 0.05,
     # Identifiers from a fixed seed: the same data give the same file.
     'svg.hashsalt': 'hbvla',
 }
@@ -56,7 +59,6 @@ def joint_tracking(trace: Trace) -> str:
     columns = range(7 * arm, 7 * arm + 7)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10, 4.6), layout='constrained')
-        figure.get_layout_engine().set(hspace=0.08, wspace=0.05)  # type: ignore[union-attr]
         axes = figure.subplots(2, 4, sharex=True).ravel()
         for axis, column, name in zip(axes, columns, _NAMES, strict=False):
             axis.plot(trace.times, trace.positions[:, column], color=COLOURS[0], lw=1.4)
