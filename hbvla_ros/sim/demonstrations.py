@@ -17,7 +17,9 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from hbvla_ros.sim import kinematics, scene
+from hbvla_ros.sim.arms import ARMS
 from hbvla_ros.sim.experts.pick_place import PickPlaceExpert
+from hbvla_ros.sim.objects import OBJECTS
 from hbvla_ros.sim.perturbation import CommandPerturbation
 from hbvla_ros.sim.simulation import ACTION_SIZE, START_ACTION, AlohaSimulation
 
@@ -29,11 +31,11 @@ JPEG_QUALITY = 95
 _MID_AIR_EPISODES = 0.35
 
 AUXILIARY_NAMES = (
-    *(f'{kind.name}_{axis}' for kind in scene.OBJECTS for axis in 'xyz'),
+    *(f'{kind.name}_{axis}' for kind in OBJECTS for axis in 'xyz'),
     *(f'bucket_{axis}' for axis in 'xyz'),
-    *(f'{side}_tip_{axis}' for side in scene.ARMS for axis in 'xyz'),
-    *(f'target_is_{kind.name}' for kind in scene.OBJECTS),
-    *(f'target_from_{side}_tip_{axis}' for side in scene.ARMS for axis in 'xyz'),
+    *(f'{side}_tip_{axis}' for side in ARMS for axis in 'xyz'),
+    *(f'target_is_{kind.name}' for kind in OBJECTS),
+    *(f'target_from_{side}_tip_{axis}' for side in ARMS for axis in 'xyz'),
 )
 
 

@@ -10,11 +10,11 @@ import sys
 import weakref
 from typing import Any
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.sim.engine import mujoco
 
 BACKENDS = ('egl', 'osmesa')
 _PROBE = (

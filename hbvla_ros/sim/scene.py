@@ -9,82 +9,29 @@ specification, section 1.
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
 from pathlib import Path
 
-import mujoco
 import numpy as np
 
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.sim.arms import ARMS, FIXED_BITS, INVISIBLE, OBJECT_BITS, add_damping, edit_arm
+from hbvla_ros.sim.engine import mujoco
 from hbvla_ros.sim.meshes import coarsen, read_triangles
+from hbvla_ros.sim.objects import (
+    BUCKET_COLOUR,
+    BUCKET_FLOOR,
+    BUCKET_HALF,
+    BUCKET_HEIGHT,
+    BUCKET_WALL,
+    OBJECTS,
+    ObjectKind,
+)
 
-ARMS = ('left', 'right')
-ARM_JOINTS = ('waist', 'shoulder', 'elbow', 'forearm_roll', 'wrist_angle', 'wrist_rotate')
-GRIPPER_CLOSED = 0.01844  # m, finger slide at normalised 0
-GRIPPER_OPEN = 0.058  # m, finger slide at normalised 1
-BASE_X = 0.469
-BASE_Y = 0.5
-TIP_FORWARD = 0.138  # m from the gripper link to the grasp point, along the gripper
 TIMESTEP = 0.002
 
-# Servo stiffness and damping per joint. The damping replaces the asset's dry friction, whose
-# dead zone of several degrees would stop the arm short of its target.
-_SERVOS = {
-    'waist': (800.0, 36.0),
-    'shoulder': (1600.0, 72.0),
-    'elbow': (800.0, 36.0),
-    'forearm_roll': (200.0, 9.0),
-    'wrist_angle': (200.0, 9.0),
-    'wrist_rotate': (100.0, 4.5),
-}
-_FINGER_SERVO = (300.0, 18.0)
-_FINGER_FORCE = 12.0  # N
-_ARMATURE = 0.02
 _MESH_CELL = 4.0  # mm
 _LIGHTS = (((-0.6, -0.4, 1.4), (0.4, 0.6, -1.0)), ((0.6, 1.2, 1.2), (-0.4, -0.5, -1.0)))
-_INVISIBLE = (0.0, 0.0, 0.0, 0.0)
 
-# Contact classes: the arms touch each other, the objects, the table and the bucket; the links of
-# one arm never touch each other.
-_ARM_BITS = {'left': (1, 8), 'right': (8, 1)}
-_OBJECT_BITS = (2, 1 | 2 | 8)
-_FIXED_BITS = (0, 1 | 2 | 8)
-
-BUCKET_HALF = 0.07  # m, outside
-BUCKET_WALL = 0.004
-BUCKET_HEIGHT = 0.06
-BUCKET_FLOOR = 0.006
-
-
-@dataclass(frozen=True)
-class ObjectKind:
-    """One movable object.
-
-    ``size`` is the MuJoCo half size in m, ``half_height`` the height of its centre when it
-    stands on the table in m.
-    """
-
-    name: str
-    phrase: str
-    shape: str
-    size: tuple[float, float, float]
-    half_height: float
-    colour: tuple[float, float, float]
-
-
-OBJECTS = (
-    ObjectKind('red_cube', 'red cube', 'box', (0.02, 0.02, 0.02), 0.02, (0.85, 0.10, 0.10)),
-    ObjectKind(
-        'green_cylinder',
-        'green cylinder',
-        'cylinder',
-        (0.019, 0.023, 0.0),
-        0.023,
-        (0.10, 0.65, 0.20),
-    ),
-    ObjectKind('blue_block', 'blue block', 'box', (0.025, 0.016, 0.02), 0.02, (0.12, 0.30, 0.90)),
-)
-BUCKET_COLOUR = (0.95, 0.70, 0.15, 1.0)
 CAMERAS = ('cam_high', 'cam_left_wrist', 'cam_right_wrist')
 VIDEO_CAMERA = 'cam_video'
 
@@ -128,7 +75,7 @@ def build_model() -> mujoco.MjModel:
         _visuals(spec)
         _table(spec)
         for side in ARMS:
-            _arm(spec, side)
+            edit_arm(spec, side)
         _bucket(spec)
         for kind in OBJECTS:
             _object(spec, kind)
@@ -136,18 +83,8 @@ def build_model() -> mujoco.MjModel:
     except (ValueError, KeyError, AttributeError) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HbvlaError(f'{path}: cannot build the scene: {line}') from error
-    _damp(model)
+    add_damping(model)
     return model
-
-
-def _damp(model: mujoco.MjModel) -> None:
-    # On the compiled model, because the type of the specification's field differs by version.
-    for side in ARMS:
-        for name, (_, damping) in _SERVOS.items():
-            model.dof_damping[model.joint(f'vx300s_{side}/{name}').dofadr] = damping
-        for finger in ARMS:
-            joint = model.joint(f'vx300s_{side}/{finger}_finger')
-            model.dof_damping[joint.dofadr] = _FINGER_SERVO[1]
 
 
 def _coarsen_meshes(spec: mujoco.MjSpec, folder: Path) -> None:
@@ -211,7 +148,7 @@ def _table(spec: mujoco.MjSpec) -> None:
     table = spec.geom('table')
     table.contype, table.conaffinity = 0, 0
     table.rgba = [0.55, 0.50, 0.45, 1.0]
-    contype, conaffinity = _FIXED_BITS
+    contype, conaffinity = FIXED_BITS
     spec.worldbody.add_geom(
         name='table_plane',
         type=mujoco.mjtGeom.mjGEOM_PLANE,
@@ -221,7 +158,7 @@ def _table(spec: mujoco.MjSpec) -> None:
         conaffinity=conaffinity,
         condim=4,
         friction=[0.8, 0.005, 0.0001],
-        rgba=_INVISIBLE,
+        rgba=INVISIBLE,
     )
     floor = spec.worldbody.add_geom(
         name='floor',
@@ -248,79 +185,9 @@ def _table(spec: mujoco.MjSpec) -> None:
         )
 
 
-def _arm(spec: mujoco.MjSpec, side: str) -> None:
-    prefix = f'vx300s_{side}'
-    contype, conaffinity = _ARM_BITS[side]
-    for geom in spec.geoms:
-        if geom.name.startswith(prefix):
-            geom.contype, geom.conaffinity = 0, 0
-            dark = any(part in geom.name for part in ('finger', 'prop', 'bar'))
-            geom.rgba = [0.32, 0.33, 0.36, 1.0] if dark else [0.20, 0.21, 0.24, 1.0]
-    for body in spec.bodies:
-        if body.name.startswith(prefix):
-            body.gravcomp = 1.0
-    for name, (stiffness, _) in _SERVOS.items():
-        _servo(spec, f'{prefix}/{name}', stiffness, _ARMATURE, None)
-    for finger, sign in (('left', 1.0), ('right', -1.0)):
-        name = f'{prefix}/{finger}_finger'
-        limits = sorted((sign * GRIPPER_CLOSED, sign * GRIPPER_OPEN))
-        _servo(spec, name, _FINGER_SERVO[0], 0.1, _FINGER_FORCE)
-        joint = spec.joint(name)
-        joint.range = limits
-        for actuator in spec.actuators:
-            if actuator.target == name:
-                actuator.ctrlrange = limits
-        spec.body(f'{name}_link').add_geom(
-            name=f'{name}_pad',
-            type=mujoco.mjtGeom.mjGEOM_BOX,
-            size=[0.032, 0.004, 0.008],
-            pos=[0.053, -sign * 0.0184, 0.0],
-            contype=contype,
-            conaffinity=conaffinity,
-            condim=4,
-            friction=[1.2, 0.01, 0.0005],
-            rgba=_INVISIBLE,
-            group=3,
-        )
-    gripper = spec.body(f'{prefix}/gripper_link')
-    gripper.add_geom(
-        name=f'{prefix}/hand_box',
-        type=mujoco.mjtGeom.mjGEOM_BOX,
-        size=[0.035, 0.07, 0.03],
-        pos=[0.042, 0.0, 0.0],
-        contype=contype,
-        conaffinity=conaffinity,
-        rgba=_INVISIBLE,
-        group=3,
-    )
-    gripper.add_site(name=f'tip_{side}', pos=[TIP_FORWARD, 0.0, 0.0], rgba=_INVISIBLE)
-    camera = gripper.add_camera(name=f'cam_{side}_wrist', pos=[-0.05, 0.0, 0.13], fovy=75.0)
-    camera.mode = mujoco.mjtCamLight.mjCAMLIGHT_TARGETBODY
-    camera.targetbody = f'{prefix}/camera_focus'
-
-
-def _servo(
-    spec: mujoco.MjSpec,
-    name: str,
-    stiffness: float,
-    armature: float,
-    force: float | None,
-) -> None:
-    joint = spec.joint(name)
-    joint.frictionloss = 0.0
-    joint.armature = armature
-    for actuator in spec.actuators:
-        if actuator.target == name:
-            actuator.gainprm[0] = stiffness
-            actuator.biasprm[1] = -stiffness
-            if force is not None:
-                actuator.forcerange = [-force, force]
-                actuator.forcelimited = True
-
-
 def _bucket(spec: mujoco.MjSpec) -> None:
     bucket = spec.worldbody.add_body(name='bucket', pos=[0.0, 0.5, 0.0], mocap=True)
-    contype, conaffinity = _FIXED_BITS
+    contype, conaffinity = FIXED_BITS
     half, wall, height = BUCKET_HALF, BUCKET_WALL, BUCKET_HEIGHT
     parts = {
         'floor': ([half, half, BUCKET_FLOOR / 2], [0.0, 0.0, BUCKET_FLOOR / 2]),
@@ -351,7 +218,7 @@ def _object(spec: mujoco.MjSpec, kind: ObjectKind) -> None:
     body.ipos = [0.0, 0.0, 0.0]
     body.explicitinertial = True
     body.add_freejoint(name=f'{kind.name}_joint')
-    contype, conaffinity = _OBJECT_BITS
+    contype, conaffinity = OBJECT_BITS
     shape = mujoco.mjtGeom.mjGEOM_BOX if kind.shape == 'box' else mujoco.mjtGeom.mjGEOM_CYLINDER
     body.add_geom(
         name=kind.name,

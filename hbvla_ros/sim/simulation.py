@@ -6,12 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.sim import scene
+from hbvla_ros.sim import arms, scene
+from hbvla_ros.sim.engine import mujoco
+from hbvla_ros.sim.objects import OBJECTS
 from hbvla_ros.sim.tasks import pick_place
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ ACTION_SIZE = 14
 START_ARM = np.array([0.0, -0.96, 1.16, 0.0, -0.3, 0.0])
 START_ACTION = np.concatenate([START_ARM, [1.0], START_ARM, [1.0]])
 START_NOISE = 0.1  # rad
-_GRIPPER_SPAN = scene.GRIPPER_OPEN - scene.GRIPPER_CLOSED
+_GRIPPER_SPAN = arms.GRIPPER_OPEN - arms.GRIPPER_CLOSED
 _ARM_COLUMNS = np.array([0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12])
 _ARM_JOINTS = np.array([0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13])
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
@@ -33,7 +34,7 @@ class SavedState:
 
     physics: NDArray[np.float64]
     layout: pick_place.Layout
-    inside_steps: int
+    inside_since: float | None
     best_stage: int
     touched: bool
 
@@ -67,11 +68,11 @@ class AlohaSimulation:
         self.data = mujoco.MjData(self.model)
         self._substeps = round(substeps)
         self._renderer: SceneRenderer | None = None
-        self._object_bodies = [self.model.body(kind.name).id for kind in scene.OBJECTS]
+        self._object_bodies = [self.model.body(kind.name).id for kind in OBJECTS]
         self._object_joints = [
-            int(self.model.joint(f'{kind.name}_joint').qposadr[0]) for kind in scene.OBJECTS
+            int(self.model.joint(f'{kind.name}_joint').qposadr[0]) for kind in OBJECTS
         ]
-        self._tip_sites = [self.model.site(f'tip_{side}').id for side in scene.ARMS]
+        self._tip_sites = [self.model.site(f'tip_{side}').id for side in arms.ARMS]
         self._bucket_mocap = int(self.model.body('bucket').mocapid[0])
         self._state_size = mujoco.mj_stateSize(self.model, _STATE)
         self.reset(0)
@@ -110,7 +111,7 @@ class AlohaSimulation:
             self.data.qpos[address + 3 : address + 7] = (np.cos(yaw / 2), 0, 0, np.sin(yaw / 2))
         self.command(start)
         self.data.qpos[:16] = self.data.ctrl
-        self._inside_steps = 0
+        self._inside_since: float | None = None
         self._best_stage = 0
         self._touched = False
         mujoco.mj_forward(self.model, self.data)
@@ -131,7 +132,7 @@ class AlohaSimulation:
         control = self.data.ctrl
         control[_ARM_JOINTS] = action[_ARM_COLUMNS]
         for column, actuator in ((6, 6), (13, 14)):
-            slide = scene.GRIPPER_CLOSED + min(max(action[column], 0.0), 1.0) * _GRIPPER_SPAN
+            slide = arms.GRIPPER_CLOSED + min(max(action[column], 0.0), 1.0) * _GRIPPER_SPAN
             control[actuator] = slide
             control[actuator + 1] = -slide
 
@@ -156,9 +157,10 @@ class AlohaSimulation:
     def _track(self) -> None:
         positions = self.object_positions()
         bucket = self.bucket_position()
-        self._inside_steps = (
-            self._inside_steps + 1 if pick_place.done(positions, bucket, self.layout.target) else 0
-        )
+        if not pick_place.done(positions, bucket, self.layout.target):
+            self._inside_since = None
+        elif self._inside_since is None:
+            self._inside_since = self.time
         if not self._touched:
             target = positions[self.layout.target]
             moved = np.abs(target - self.layout.objects[self.layout.target]).max() > 0.01
@@ -181,7 +183,7 @@ class AlohaSimulation:
 
     @property
     def target(self) -> int:
-        """Number of the object that is asked for, an index into ``scene.OBJECTS``."""
+        """Number of the object that is asked for, an index into ``objects.OBJECTS``."""
         return self.layout.target
 
     def joint_positions(self) -> NDArray[np.float64]:
@@ -190,7 +192,7 @@ class AlohaSimulation:
         measured[_ARM_COLUMNS] = self.data.qpos[_ARM_JOINTS]
         for column, joint in ((6, 6), (13, 14)):
             opening = 0.5 * (self.data.qpos[joint] - self.data.qpos[joint + 1])
-            measured[column] = (opening - scene.GRIPPER_CLOSED) / _GRIPPER_SPAN
+            measured[column] = (opening - arms.GRIPPER_CLOSED) / _GRIPPER_SPAN
         return measured
 
     def joint_velocities(self) -> NDArray[np.float64]:
@@ -203,7 +205,7 @@ class AlohaSimulation:
         return measured
 
     def object_positions(self) -> NDArray[np.float64]:
-        """(3, 3) centres of the objects, m, in the order of ``scene.OBJECTS``."""
+        """(3, 3) centres of the objects, m, in the order of ``objects.OBJECTS``."""
         return np.array(self.data.xpos[self._object_bodies])
 
     def bucket_position(self) -> NDArray[np.float64]:
@@ -216,7 +218,8 @@ class AlohaSimulation:
 
     def success(self) -> bool:
         """Whether the named object, and no other, lies in the bucket and has stayed there."""
-        return self._inside_steps >= pick_place.STAY_STEPS
+        since = self._inside_since
+        return since is not None and self.time - since > pick_place.STAY_SECONDS - 1e-6
 
     def stage(self) -> int:
         """Furthest progress of this episode, an index into ``pick_place.STAGES``."""
@@ -250,13 +253,13 @@ class AlohaSimulation:
         """Remember this instant, to the last bit that matters for the future."""
         physics = np.empty(self._state_size)
         mujoco.mj_getState(self.model, self.data, physics, _STATE)
-        return SavedState(physics, self.layout, self._inside_steps, self._best_stage, self._touched)
+        return SavedState(physics, self.layout, self._inside_since, self._best_stage, self._touched)
 
     def restore_state(self, state: SavedState) -> None:
         """Return to a remembered instant of this simulation."""
         mujoco.mj_setState(self.model, self.data, state.physics, _STATE)
         self.layout = state.layout
-        self._inside_steps = state.inside_steps
+        self._inside_since = state.inside_since
         self._best_stage = state.best_stage
         self._touched = state.touched
         self._refresh()

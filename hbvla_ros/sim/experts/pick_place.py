@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from hbvla_ros.sim import kinematics, scene
+from hbvla_ros.sim import arms, kinematics
 from hbvla_ros.sim.simulation import ACTION_SIZE, START_ARM, AlohaSimulation
 from hbvla_ros.sim.tasks.pick_place import INSIDE_HALF, inside
 
@@ -83,8 +83,8 @@ def _acting_arm(
 def _solve(arm: int, goal: Point) -> NDArray[np.float64]:
     """Joints with the gripper pointing down and its fingers along the world's y axis."""
     sign = 1.0 if arm == 0 else -1.0
-    x = sign * (goal[0] + sign * scene.BASE_X)
-    y = sign * (goal[1] - scene.BASE_Y)
+    x = sign * (goal[0] + sign * arms.BASE_X)
+    y = sign * (goal[1] - arms.BASE_Y)
     return kinematics.inverse(x, y, goal[2], DOWN)
 
 
@@ -94,7 +94,7 @@ def _go_home(arm: int, tip: Point) -> tuple[NDArray[np.float64], float]:
         goal = (tip[0], tip[1], CLEAR_HEIGHT + 0.03)
         return _solve(arm, goal), math.dist(goal, tip)
     sign = 1.0 if arm == 0 else -1.0
-    return START_ARM, math.dist((-0.18 * sign, scene.BASE_Y, 0.29), tip)
+    return START_ARM, math.dist((-0.18 * sign, arms.BASE_Y, 0.29), tip)
 
 
 def _approach(

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hbvla_ros.sim.scene import BUCKET_HALF, BUCKET_WALL, OBJECTS
+from hbvla_ros.sim.objects import BUCKET_HALF, BUCKET_WALL, OBJECTS
 
 INSIDE_HALF = BUCKET_HALF - 2 * BUCKET_WALL  # m, from the centre to the inner face
 LOW = 0.045  # m, an object whose centre is below lies in the bucket, not on its rim
-STAY_STEPS = 8  # control steps an object must stay inside before it counts
+STAY_SECONDS = 0.28  # how long the object must stay inside before it counts
 LIFTED = 0.02  # m above its place on the table
 
 STAGES = ('nothing', 'touched', 'lifted', 'over the bucket', 'in the bucket')
