@@ -101,7 +101,7 @@ class Checkpoint:
         select_statistics(statistics, platform.statistics_key)
         check_platform(folder, config, platform, shapes)
         check_shapes(folder, config, platform, shapes)
-        return cls(folder, config, platform, statistics, _identity(folder), entries)
+        return cls(folder, config, platform, statistics, folder_identity(folder), entries)
 
     def names(self) -> list[str]:
         """Network names of all tensors in the folder."""
@@ -191,7 +191,7 @@ def _side_entries(file: TensorFile, module: str) -> dict[str, Entry]:
     return {f'{module}.{key}': Entry(file, key, shape) for key, shape in file.shapes().items()}
 
 
-def _identity(folder: Path) -> str:
+def folder_identity(folder: Path) -> str:
     """Folder name and a digest over name, size, head and tail of every file in it."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):

@@ -83,7 +83,7 @@ class Preprocessor:
             'tvf_crop_params': [{'output_size': size}] * 2,
             'tvf_normalize_params': [
                 {'inplace': False, 'mean': list(mean), 'std': list(std)}
-                for mean, std in zip(self.means, self.stds)  # noqa: B905 - Python 3.10
+                for mean, std in zip(self.means, self.stds, strict=True)
             ],
             'tvf_resize_params': [
                 {'antialias': True, 'interpolation': 3, 'max_size': None, 'size': size}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hbvla_ros.vla.attention import attend
 from hbvla_ros.vla.config import LanguageConfig
 
 
@@ -69,7 +70,7 @@ class SelfAttention(nn.Module):
         if group > 1:
             key = key.repeat_interleave(group, dim=1)
             value = value.repeat_interleave(group, dim=1)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
 

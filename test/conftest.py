@@ -1,0 +1,83 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""A checkpoint folder of the smallest network, for every test that needs a policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import tokenizers
+import torch
+from tokenizers import models, pre_tokenizers, processors
+
+from hbvla_ros.vla.config import LanguageConfig, NetworkConfig, TowerConfig
+from hbvla_ros.vla.export import save_checkpoint
+from hbvla_ros.vla.network import OpenVLANetwork
+from hbvla_ros.vla.platform import ALOHA
+
+WORDS = ('<unk> <s> </s> <empty> In : What action should the robot take to ? Out put red green '
+         'cube into bucket').split()  # fmt: skip
+TINY_PLATFORM = dataclasses.replace(
+    ALOHA, name='tiny', cameras=('cam_high', 'cam_low'), chunk=3, action_slots_per_step=2,
+    resize=None,
+)  # fmt: skip
+TINY_CONFIG = NetworkConfig(
+    featurizer=TowerConfig(16, 3, 2, 32, 16, (32, 32), 4, True, True, False),
+    fused_featurizer=TowerConfig(24, 3, 4, 40, 16, (32, 32), 0, False, False, True),
+    language=LanguageConfig(32, 48, 2, 4, 2, 128),
+    empty_token_id=3,
+    action_vocabulary=64,
+)
+TINY_STATISTICS = {
+    'tiny': {
+        'action': {'min': [-1.0] * 14, 'max': [2.0] * 14, 'mask': [True] * 14},
+        'proprio': {'min': [-2.0] * 14, 'max': [2.0] * 14},
+    }
+}
+
+
+def write_tokenizer(path: Path) -> None:
+    """Whole words only, with a begin token in front as Llama's tokenizer puts it."""
+    tokenizer = tokenizers.Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token='<unk>')
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single='<s> $A', special_tokens=[('<s>', 1)]
+    )
+    tokenizer.save(str(path))
+
+
+def write_tiny_checkpoint(folder: Path, config=TINY_CONFIG, platform=TINY_PLATFORM) -> Path:
+    """Save fresh random weights with everything a policy needs beside them."""
+    torch.manual_seed(0)
+    network = OpenVLANetwork(config, platform)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tokenizer(folder / 'source_tokenizer.json')
+    save_checkpoint(
+        network, folder, None, TINY_STATISTICS, platform,
+        tokenizer=folder / 'source_tokenizer.json', step=7,
+    )  # fmt: skip
+    (folder / 'source_tokenizer.json').unlink()
+    return folder
+
+
+@pytest.fixture
+def tiny_checkpoint(tmp_path) -> Path:
+    """A folder of its own, so that a test may damage it."""
+    return write_tiny_checkpoint(tmp_path / 'tiny')
+
+
+@pytest.fixture
+def make_tiny_checkpoint(tmp_path):
+    """Write a tiny checkpoint with another network or platform: ``make(config=…, platform=…)``."""
+
+    def make(name: str = 'tiny', config: dict | None = None, platform: dict | None = None) -> Path:
+        return write_tiny_checkpoint(
+            tmp_path / name,
+            dataclasses.replace(TINY_CONFIG, **(config or {})),
+            dataclasses.replace(TINY_PLATFORM, **(platform or {})),
+        )
+
+    return make
