@@ -73,7 +73,7 @@ class ArmProfile:
         return (*self.joints, self.gripper_joint)
 
 
-ADAPTERS = ('forward_command', 'joint_state', 'joint_trajectory')
+ADAPTERS = ('forward_command', 'joint_state')
 
 
 @dataclass(frozen=True)

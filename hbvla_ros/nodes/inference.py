@@ -1,0 +1,138 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Loading the policy and turning one set of frames into one chunk; runs on the worker thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbvla_ros.control.profile import CameraProfile, RobotProfile
+from hbvla_ros.data import ActionChunk, Observation
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.nodes.conversions import decode_image
+from hbvla_ros.nodes.frames import Frame
+
+
+class PolicyLike(Protocol):
+    """What the node needs of a policy; :class:`hbvla_ros.policy.Policy` has it."""
+
+    @property
+    def platform(self) -> Any:
+        """Platform constants: robot, cameras, action_dim, proprio_dim, step, chunk."""
+
+    @property
+    def checkpoint(self) -> str:
+        """Identity of the checkpoint."""
+
+    def act(self, observation: Observation) -> ActionChunk:
+        """One chunk."""
+
+    def warmup(self) -> Any:
+        """Run once, so that the first real inference is not the slow one."""
+
+
+PolicyFactory = Callable[[Mapping[str, Any]], PolicyLike]
+
+
+def load_policy(values: Mapping[str, Any]) -> PolicyLike:
+    """Load the policy that a node's parameters name.
+
+    Raises:
+        HbvlaError: no checkpoint given, or whatever is wrong with it.
+    """
+    if not values['checkpoint']:
+        raise HbvlaError('parameter checkpoint is empty: give the folder of a checkpoint')
+    from hbvla_ros.policy import Policy
+
+    return Policy.load(
+        values['checkpoint'],
+        platform=values['platform'] or None,
+        device=values['device'],
+        residency=values['residency'],
+    )
+
+
+def check_policy(policy: PolicyLike, profile: RobotProfile) -> list[CameraProfile]:
+    """The cameras the policy needs, in its order.
+
+    Raises:
+        HbvlaError: the checkpoint was trained for another robot, camera set or joint count.
+    """
+    platform, name = policy.platform, policy.checkpoint
+    if platform.robot != profile.robot:
+        raise HbvlaError(
+            f'checkpoint {name} is for robot {platform.robot!r}, the profile {profile.name} is '
+            f'{profile.robot!r}; use a checkpoint trained for this robot'
+        )
+    cameras = {camera.name: camera for camera in profile.cameras}
+    missing = [camera for camera in platform.cameras if camera not in cameras]
+    if missing:
+        raise HbvlaError(
+            f'checkpoint {name} needs camera {missing[0]!r}, the profile {profile.name} has '
+            f'{", ".join(cameras)}'
+        )
+    joints = len(profile.action_names)
+    if platform.action_dim != joints or platform.proprio_dim not in (0, joints):
+        raise HbvlaError(
+            f'checkpoint {name} has {platform.action_dim} actions and {platform.proprio_dim} '
+            f'proprioception values, the profile {profile.name} has {joints} joints'
+        )
+    return [cameras[camera] for camera in platform.cameras]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one inference is made from; images are still undecoded."""
+
+    frames: Mapping[str, Frame]
+    pose: NDArray[np.float64]
+    instruction: str
+
+    @property
+    def stamp(self) -> float:
+        """Time of the reference image in s: the oldest, so that no row is dated too late."""
+        return min(frame.stamp for frame in self.frames.values())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A chunk with the seconds that decoding and acting took."""
+
+    chunk: ActionChunk
+    decoding: float
+    acting: float
+
+
+def infer(policy: PolicyLike, profile: RobotProfile, request: Request) -> Outcome:
+    """Decode the frames and ask the policy.
+
+    Raises:
+        HbvlaError: an image cannot be decoded, naming its camera, or the policy refuses.
+    """
+    started = time.perf_counter()
+    images = {}
+    for name, frame in request.frames.items():
+        try:
+            images[name] = decode_image(frame.message)
+        except HbvlaError as error:
+            raise HbvlaError(f'camera {name}: {error}') from error
+    decoded = time.perf_counter()
+    observation = Observation(
+        images=images,
+        # Policies see the grippers as ratios, whatever unit their own actions have.
+        proprioception=np.asarray(request.pose, dtype=np.float64),
+        instruction=request.instruction,
+        stamp=request.stamp,
+    )
+    chunk = policy.act(observation)
+    width = len(profile.action_names)
+    if np.ndim(chunk.actions) != 2 or chunk.actions.shape[1] != width:
+        raise HbvlaError(
+            f'policy returned a chunk of shape {chunk.actions.shape}, not (rows, {width})'
+        )
+    return Outcome(chunk, decoded - started, time.perf_counter() - decoded)

@@ -1,0 +1,303 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Cameras, joints and an instruction in, action chunks out.
+
+Callbacks only keep the newest message. When the present chunk is drained far enough and the
+frames make one observation, one inference starts on the worker thread, which decodes, runs the
+network and publishes. Nothing ever waits in a queue.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Header, String
+from trajectory_msgs.msg import JointTrajectory
+
+from hbvla_ros.control.clock import drained
+from hbvla_ros.control.latency import LatencyTracker
+from hbvla_ros.control.profile import RobotProfile
+from hbvla_ros.data import ActionChunk
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.nodes import diagnostics
+from hbvla_ros.nodes.conversions import chunk_to_message, to_time
+from hbvla_ros.nodes.frames import FrameReader
+from hbvla_ros.nodes.inference import (
+    Outcome,
+    PolicyFactory,
+    PolicyLike,
+    Request,
+    check_policy,
+    infer,
+    load_policy,
+)
+from hbvla_ros.nodes.joint_reader import JointReader
+from hbvla_ros.nodes.lifecycle import ManagedNode
+from hbvla_ros.nodes.parameters import Parameter
+from hbvla_ros.nodes.run import main as run_main
+from hbvla_ros.nodes.worker import Worker
+
+NAME = 'policy_node'
+TABLE = (
+    Parameter('checkpoint', '', 'Folder of the checkpoint, full precision or quantized.'),
+    Parameter('robot', 'aloha_sim', 'Robot profile: a name or the path of a profile .yaml.'),
+    Parameter('instruction', '', 'Task in words; empty waits for ~/instruction.'),
+    Parameter(
+        'platform', '', 'Platform name or .json, for a checkpoint that does not say its own.'
+    ),
+    Parameter('device', 'cpu', 'Where the network runs, such as cpu or cuda:0.'),
+    Parameter('residency', 'bf16', 'How packed layers sit in memory, such as bf16 or packed.'),
+    Parameter(
+        'replan_fraction',
+        0.5,
+        'Share of the present chunk after which the next inference starts.',
+        low=0.0,
+        high=1.0,
+    ),
+    Parameter(
+        'inference_period',
+        0.0,
+        'Start an inference every so many s instead; 0 goes by replan_fraction.',
+        low=0.0,
+        high=10.0,
+    ),
+    Parameter('poll_rate', 100.0, 'How often it looks whether to start, Hz.', low=1.0, high=500.0),
+    Parameter(
+        'heartbeat_rate', 10.0, 'Messages on ~/heartbeat per second, Hz.', low=0.5, high=100.0
+    ),
+    Parameter(
+        'diagnostics_rate', 1.0, 'Reports on /diagnostics per second, Hz.', low=0.1, high=10.0
+    ),
+)
+# Leaves time for the rest of an exit within 2 s.
+_CLOSE_TIMEOUT = 1.0
+
+
+class PolicyNode(ManagedNode):
+    """Runs one policy for one robot.
+
+    Subscribes the profile's cameras and joint states and ``~/instruction``; publishes
+    ``action_chunks`` and ``~/heartbeat``.
+
+    Args:
+        make_policy: loads the policy from the parameter values; called on the worker thread.
+        **options: see :class:`ManagedNode`.
+    """
+
+    def __init__(self, make_policy: PolicyFactory = load_policy, **options: Any) -> None:
+        """Declare the parameters."""
+        super().__init__(NAME, TABLE, **options)
+        self._make_policy = make_policy
+        self._entities: list[tuple[Any, Any]] = []
+        self._worker: Worker | None = None
+        self._job: Future[Outcome] | None = None
+        # The gate: chunks leave the worker thread only while it is open and for this sequence
+        # number, which every instruction and every (de)activation moves on.
+        self._gate = threading.Lock()
+        self._open, self._sequence = False, 0
+
+    def configure(self) -> None:
+        """Load and check the policy, then build everything that only listens."""
+        values = self._values = self.parameters()
+        self.profile = RobotProfile.load(values['robot'])
+        self._worker = Worker('inference')
+        self._policy: PolicyLike = self._worker.submit(lambda: self._make_policy(values)).result()
+        cameras = check_policy(self._policy, self.profile)
+        started = time.monotonic()
+        self._worker.submit(self._policy.warmup).result()
+        self.get_logger().info(
+            f'checkpoint {self._policy.checkpoint}: warm-up {time.monotonic() - started:.2f} s'
+        )
+        self._instruction = values['instruction'].strip()
+        self._latency, self._decoding = LatencyTracker(), LatencyTracker()
+        self._chunk_rate = diagnostics.RateMeter()
+        self._failures, self._problem = 0, ''
+        self._forget()
+        self._joints = JointReader(self, self.profile)
+        self._frames = FrameReader(self, cameras, self.profile.safety)
+        self._reporter = diagnostics.Reporter(self, self.profile.robot)
+        self._build_entities()
+
+    def _build_entities(self) -> None:
+        values = self._values
+        self._chunks = self.create_publisher(JointTrajectory, 'action_chunks', QoSProfile(depth=5))
+        self._heartbeats = self.create_publisher(Header, '~/heartbeat', 1)
+        self._entities = [
+            (self._chunks, self.destroy_publisher),
+            (self._heartbeats, self.destroy_publisher),
+        ]
+        # A latched publisher (the simulator) is heard late only by a latched subscription, and a
+        # person's `ros2 topic pub` only by a plain one. The same text twice does nothing.
+        silent = SubscriptionEventCallbacks(use_default_callbacks=False)
+        for durability in (DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL):
+            subscription = self.create_subscription(
+                String,
+                '~/instruction',
+                self._receive_instruction,
+                QoSProfile(depth=5, durability=durability),
+                event_callbacks=silent,
+            )
+            self._entities.append((subscription, self.destroy_subscription))
+        for rate, callback in (
+            (values['poll_rate'], self._poll),
+            (values['heartbeat_rate'], self._beat),
+            (values['diagnostics_rate'], self._report),
+        ):
+            timer = self.create_timer(1.0 / rate, callback, clock=self.steady_clock)
+            self._entities.append((timer, self.destroy_timer))
+
+    def activate(self) -> None:
+        """Open the gate: inferences start as soon as there is an instruction."""
+        self._flush()
+        self._open = True
+
+    def deactivate(self) -> None:
+        """Close the gate and tell the arms to hold."""
+        if self._open:
+            self._open = False
+            self._flush()
+
+    def cleanup(self) -> None:
+        """Remove what configure built and let go of the model."""
+        while self._entities:
+            entity, destroy = self._entities.pop()
+            destroy(entity)
+        for name in ('_joints', '_frames', '_reporter'):
+            if hasattr(self, name):
+                getattr(self, name).destroy()
+                delattr(self, name)
+        if self._worker is not None and not self._worker.close(_CLOSE_TIMEOUT):
+            self.get_logger().warning('an inference is still running; it is abandoned')
+        self._worker = self._job = None
+        if hasattr(self, '_policy'):
+            del self._policy
+
+    def _receive_instruction(self, message: String) -> None:
+        text = message.data.strip()
+        if text == self._instruction:
+            return
+        self._instruction = text
+        self.get_logger().info(f'instruction: {text!r}' if text else 'no instruction: holding')
+        if self._open:
+            self._flush()
+
+    def _flush(self) -> None:
+        """A chunk without rows: what the arms execute was made for something else."""
+        stamp, checkpoint = self.now(), self._policy.checkpoint
+        nothing = np.empty((0, len(self.profile.action_names)))
+        flush = ActionChunk(nothing, stamp, 1.0, stamp, self._instruction, checkpoint)
+        with self._gate:
+            self._sequence += 1
+            self._forget()
+            self._chunks.publish(chunk_to_message(flush, self.profile.action_names))
+
+    def _forget(self) -> None:
+        self._chunk: ActionChunk | None = None
+        self._fired = self._reference = -np.inf
+
+    def _poll(self) -> None:
+        """Collect a finished inference and start the next one when it is due."""
+        if self._job is not None:
+            if not self._job.done():
+                return
+            job, self._job = self._job, None
+            self._finish(job)
+        if not self._open or not self._instruction or self._worker is None:
+            return
+        now = self.now()
+        if not self._is_due(now):
+            return
+        request, self._problem = self._request(now)
+        if request is None:
+            return
+        self._fired, self._reference = now, request.stamp
+        policy, sequence = self._policy, self._sequence
+        self._job = self._worker.submit(lambda: self._act(policy, request, sequence))
+
+    def _is_due(self, now: float) -> bool:
+        if now < self._fired:
+            # The clock went back: what is known about the present chunk no longer holds.
+            self._forget()
+        period = self._values['inference_period']
+        if period > 0.0:
+            return now - self._fired >= period
+        chunk = self._chunk
+        return chunk is None or (
+            drained(chunk.start, chunk.end, now) >= self._values['replan_fraction']
+        )
+
+    def _request(self, now: float) -> tuple[Request | None, str]:
+        """What to infer from, or why there is nothing."""
+        if self._joints.age() > self.profile.safety.joint_state_timeout:
+            return None, f'no joint states for {self._joints.age():.2f} s'
+        frames, problem = self._frames.observation(now)
+        if problem:
+            return None, problem
+        reference = min(frame.stamp for frame in frames.values())
+        if reference <= self._reference:
+            return None, ''  # nothing new to see since the last inference
+        pose = self._joints.at(reference)
+        return (None, '') if pose is None else (Request(frames, pose, self._instruction), '')
+
+    def _act(self, policy: PolicyLike, request: Request, sequence: int) -> Outcome:
+        """On the worker thread: infer, and publish at once unless the world has moved on."""
+        outcome = infer(policy, self.profile, request)
+        message = chunk_to_message(outcome.chunk, self.profile.action_names)
+        with self._gate:
+            if self._open and sequence == self._sequence:
+                self._chunks.publish(message)
+                self._chunk = outcome.chunk
+        return outcome
+
+    def _finish(self, job: Future[Outcome]) -> None:
+        error = job.exception()
+        if error is not None:
+            self._failures += 1
+            self._problem = str(error) if isinstance(error, HbvlaError) else repr(error)
+            self.get_logger().error(f'inference failed: {self._problem}', throttle_duration_sec=1.0)
+            return
+        outcome = job.result()
+        self._latency.add(outcome.decoding + outcome.acting)
+        self._decoding.add(outcome.decoding)
+        self._chunk_rate.tick()
+
+    def _beat(self) -> None:
+        self._heartbeats.publish(Header(stamp=to_time(self.now()), frame_id=self.state_label))
+
+    def _report(self) -> None:
+        now = self.now()
+        level, text = diagnostics.OK, self.state_label
+        if self._open and not self._instruction:
+            text = 'active, waiting for an instruction'
+        if self._open and self._problem:
+            level, text = diagnostics.WARN, self._problem
+        values = {
+            'state': self.state_label,
+            'checkpoint': self._policy.checkpoint,
+            'instruction': self._instruction,
+            'inferences failed': self._failures,
+            'chunk rate': self._chunk_rate.read(),
+            'latency p50': self._latency.percentile(50),
+            'latency p95': self._latency.percentile(95),
+            'decoding p95': self._decoding.percentile(95),
+            'joint state age': self._joints.age(),
+            'joint state rate': self._joints.rate.read(),
+        }
+        for name, age in self._frames.ages(now).items():
+            values[f'{name} age'] = age
+            values[f'{name} rate'] = self._frames.rates[name].read()
+        self._reporter.publish(level, text, values, now)
+
+
+def main() -> None:
+    """Run the node as a process."""
+    run_main(NAME, PolicyNode)
+
+
+if __name__ == '__main__':
+    main()

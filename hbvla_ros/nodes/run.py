@@ -1,0 +1,120 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Running one node as a process: start, survive callbacks, stop cleanly on a signal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from hbvla_ros.errors import HbvlaError
+
+# A signal is noticed at the latest after this; 10 wake-ups a second cost nothing measurable.
+_WAKE_UP = 0.1
+_BAD_INPUT = 2
+
+
+class Runnable(Protocol):
+    """What a node needs to be run: a start on demand and a stop that always works."""
+
+    def start(self) -> None:
+        """Begin to work."""
+
+    def stop(self) -> None:
+        """Come to rest and release everything."""
+
+
+class _StopRequest:
+    """SIGINT and SIGTERM as a flag; while ``interrupt`` is set they also end the present call."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self.interrupt = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
+        if self.interrupt:
+            raise SystemExit(0)
+
+
+def run(name: str, make_node: Callable[[], Node]) -> int:
+    """Run a node until a signal, then hold, deactivate and leave.
+
+    Args:
+        name: node name, for messages about a node that could not even be made.
+        make_node: builds the node; it has ``start`` and ``stop`` and, optionally, a parameter
+            ``autostart``.
+
+    Returns:
+        Exit status: 0 after a signal, 2 after bad input.
+    """
+    request = _StopRequest()
+    # rclpy's own handlers would shut the context down before the hold could be sent.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    status, node = 0, None
+    try:
+        node = make_node()
+        status = _start_and_spin(node, request)
+    except HbvlaError as error:
+        get_logger(name).error(str(error))
+        status = _BAD_INPUT
+    except (ExternalShutdownException, SystemExit):
+        pass
+    finally:
+        request.interrupt = False
+        if node is not None:
+            _stop(node)
+        rclpy.try_shutdown()
+    return status
+
+
+def main(name: str, make_node: Callable[[], Node]) -> None:
+    """Run a node as the program: as :func:`run`, then leave the process."""
+    status = run(name, make_node)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
+        # A computation that does not return must not keep the process, nor die in mid-air.
+        os._exit(status)
+    sys.exit(status)
+
+
+def _start_and_spin(node: Node, request: _StopRequest) -> int:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    autostart = node.has_parameter('autostart') and node.get_parameter('autostart').value
+    if autostart or not node.has_parameter('autostart'):
+        # Loading a model takes long and moves nothing, so a signal may end it half-way.
+        request.interrupt = True
+        node.start()
+        request.interrupt = False
+    while not request.received:
+        try:
+            executor.spin_once(timeout_sec=_WAKE_UP)
+        except ExternalShutdownException:
+            raise
+        except Exception as error:
+            # One bad callback (an unknown transition request, say) must not end the node.
+            node.get_logger().error(f'callback failed: {error!r}', throttle_duration_sec=1.0)
+    executor.remove_node(node)
+    return 0
+
+
+def _stop(node: Node) -> None:
+    try:
+        node.stop()
+    except Exception as error:
+        node.get_logger().error(f'stop failed: {error!r}')
+    node.destroy_node()
