@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import subprocess
@@ -33,6 +34,7 @@ _SLOW_FLAGS = (
     mujoco.mjtRndFlag.mjRND_FOG,
 )
 _chosen: list[str] = []
+_open: weakref.WeakSet[SceneRenderer] = weakref.WeakSet()
 
 
 def backend_works(name: str) -> bool:
@@ -87,10 +89,9 @@ def _graphics_context(name: str, width: int, height: int) -> Any:
         ) from error
 
 
-def _free(context: Any, drawing: mujoco.MjrContext) -> None:
-    context.make_current()
-    drawing.free()
-    context.free()
+def _close_all() -> None:
+    for renderer in list(_open):
+        renderer.close()
 
 
 class SceneRenderer:
@@ -117,8 +118,11 @@ class SceneRenderer:
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._drawing = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._drawing)
-        # Freed before the interpreter takes the graphics library apart.
-        self._finalizer = weakref.finalize(self, _free, self._context, self._drawing)
+        if not _open:
+            # The graphics library has its own exit function by now, so ours runs before it.
+            atexit.unregister(_close_all)
+            atexit.register(_close_all)
+        _open.add(self)
 
     def render(
         self, data: mujoco.MjData, camera: str, height: int, width: int
@@ -149,4 +153,8 @@ class SceneRenderer:
 
     def close(self) -> None:
         """Free the graphics memory; further calls of ``render`` are an error."""
-        self._finalizer()
+        if self in _open:
+            _open.discard(self)
+            self._context.make_current()
+            self._drawing.free()
+            self._context.free()

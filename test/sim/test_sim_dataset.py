@@ -1,0 +1,121 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from hbvla_ros.cli import demos
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.sim.dataset import DatasetManifest, EpisodeResult, episode_path, generate
+
+SEED = 2_000_040
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data') / 'set'
+    generate(folder, episodes=2, seed=SEED, camera_size=32)
+    return folder
+
+
+def parsed(*words):
+    parser = argparse.ArgumentParser()
+    demos.add_parser(parser.add_subparsers())
+    return parser.parse_args(['demos', *words])
+
+
+def test_manifest_counts_what_is_there(folder):
+    manifest = DatasetManifest.read(folder)
+    kept = {int(seed) for seed in manifest.episodes}
+    assert kept | set(manifest.failed) == {SEED, SEED + 1}
+    frames = sum(len(np.load(episode_path(folder, seed))['chunks']) for seed in kept)
+    content = json.loads((folder / 'dataset.json').read_text())
+    assert manifest.frames == content['frames'] == frames > 20
+    assert content['success_rate'] == len(kept) / 2
+    assert content['chunk'] == 16 and content['camera_size'] == 32
+
+
+def test_going_on_keeps_earlier_episodes(folder, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in folder.glob('episode_*.npz')}
+    results = []
+    manifest = generate(folder, 3, SEED, camera_size=32, progress=results.append)
+    assert [result.seed for result in results] == [SEED, SEED + 1, SEED + 2]
+    assert len(manifest.episodes) + len(manifest.failed) == 3
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_episode_not_yet_in_the_manifest_is_taken_over(folder):
+    manifest = DatasetManifest.read(folder)
+    seed, frames = next(iter(manifest.episodes.items()))
+    manifest.episodes.pop(seed)
+    manifest.write(folder)
+    after = generate(folder, 1, int(seed), camera_size=32)
+    assert after.episodes[seed] == frames
+
+
+def test_workers_give_the_same_episodes(folder, tmp_path):
+    manifest = generate(tmp_path, 2, SEED, workers=2, camera_size=32)
+    for seed in manifest.episodes:
+        one, two = (np.load(episode_path(place, int(seed))) for place in (folder, tmp_path))
+        for key in one.files:
+            assert np.array_equal(one[key], two[key]), key
+
+
+def test_no_temporary_files_are_left(folder):
+    assert not [path for path in folder.iterdir() if path.name.startswith('.')]
+
+
+def test_other_settings_are_refused(folder):
+    with pytest.raises(HbvlaError, match='camera_size differs'):
+        generate(folder, 1, SEED, camera_size=64)
+
+
+@pytest.mark.parametrize('seed, message', [(3_000_000, 'evaluation'), (5, 'other')])
+def test_seeds_of_another_purpose_are_refused(tmp_path, seed, message):
+    with pytest.raises(HbvlaError, match=f'reserved for {message}'):
+        generate(tmp_path, 1, seed)
+
+
+def test_seeds_that_run_over_the_end_are_refused(tmp_path):
+    with pytest.raises(HbvlaError, match='not validation'):
+        generate(tmp_path, 2, 2_099_999)
+
+
+def test_counts_must_be_positive(tmp_path):
+    with pytest.raises(HbvlaError, match='at least 1'):
+        generate(tmp_path, 0, SEED)
+
+
+@pytest.mark.parametrize('text', ['{', '[]', '{"format_version": 9}', '{"format_version": 1}'])
+def test_bad_manifest_is_one_line(tmp_path, text):
+    (tmp_path / 'dataset.json').write_text(text)
+    with pytest.raises(HbvlaError, match='dataset.json: '):
+        DatasetManifest.read(tmp_path)
+
+
+def test_missing_manifest_says_how_to_make_it(tmp_path):
+    with pytest.raises(HbvlaError, match='hbvla demos'):
+        DatasetManifest.read(tmp_path)
+
+
+def test_failed_seeds_are_noted_once():
+    manifest = DatasetManifest('t', [], 1, 25.0, 3, 16, [])
+    for _ in range(2):
+        manifest.add(EpisodeResult(7, False, 0))
+    assert manifest.failed == [7] and manifest.success_rate == 0.0
+
+
+def test_command_reports_what_it_made(tmp_path, capsys):
+    arguments = parsed(
+        '--out', str(tmp_path / 'a'), '--episodes', '1', '--seed', str(SEED), '--camera-size', '16'
+    )
+    assert arguments.run(arguments) == 0
+    assert '1 episodes' in capsys.readouterr().out
+    assert episode_path(tmp_path / 'a', SEED).exists()
+
+
+def test_first_seed_defaults_to_the_demonstrations():
+    assert parsed('--out', 'x', '--episodes', '1').seed == 1_000_000
