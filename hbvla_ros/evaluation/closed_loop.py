@@ -212,7 +212,8 @@ def evaluate(
         'where': 'in process',
         'execute': execute,
         'max_steps': max_steps,
-        'control_rate_hz': rate,
+        'trace_rate_hz': rate,
+        'settle_seconds': 0.0,
         'camera_size': CAMERA_SIZE,
         'parallel': count,
     }

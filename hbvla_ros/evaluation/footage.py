@@ -1,8 +1,10 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
 """Pictures of an episode, drawn afterwards by sending its commands through the simulator again.
 
-The simulator is deterministic: the same seed and the same command at each control step give the
-same motion. So the episode itself needs to render nothing but what the policy sees.
+The simulator is deterministic: the same seed and the same command at each step give the same
+motion, so an episode itself needs to render nothing but what the policy sees. Over ROS a command
+may be taken one step earlier or later than the record says; whether the replay ends as the episode
+did is therefore checked and told.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.episode import EpisodeResult
 
 Picture = NDArray[np.uint8]
+FRAME_RATE = 25.0
 _CAPTION_HEIGHT = 28
 _GAP = 4  # pixels between two films
 
@@ -44,9 +47,9 @@ class Footage:
 
 def replay(
     episode: EpisodeResult,
-    control_rate: float = 25.0,
+    rate: float = 25.0,
+    settle: float = 0.0,
     size: tuple[int, int] = (360, 480),
-    every: int = 2,
     instants: int = 6,
     strip_size: int = 160,
     task: str = 'pick_place',
@@ -55,9 +58,9 @@ def replay(
 
     Args:
         episode: whose trace is replayed.
-        control_rate: commands a second.
+        rate: rows of the trace a second.
+        settle: seconds that the scene rested in its start pose before the first row.
         size: height and width of the frames, pixels.
-        every: control steps between two frames.
         instants: how many times the robot's own cameras are drawn, from first to last step.
         strip_size: height and width of those pictures, pixels.
         task: name of the task.
@@ -71,22 +74,26 @@ def replay(
     steps = len(episode.trace)
     if not steps:
         raise HbvlaError(f'seed {episode.seed}: the episode has no commands to replay')
+    every = max(1, round(rate / FRAME_RATE))
     shown = set(np.linspace(0, steps - 1, instants).round().astype(int).tolist())
-    simulation = AlohaSimulation(strip_size, control_rate)
+    simulation = AlohaSimulation(strip_size, rate)
     simulation.reset(episode.seed, task)
+    simulation.command(simulation.joint_positions())
+    for _ in range(round(settle * rate)):
+        simulation.step()
     frames, strip = [], []
     try:
         for step, command in enumerate(episode.trace.commands):
             if step % every == 0:
                 frames.append(simulation.render(size, (VIDEO_CAMERA,))[VIDEO_CAMERA])
             if step in shown:
-                strip.append((simulation.time, simulation.render(cameras=CAMERAS)))
+                strip.append((episode.trace.times[step], simulation.render(cameras=CAMERAS)))
             simulation.command(command)
             simulation.step()
         success = simulation.success()
     finally:
         simulation.close()
-    return Footage(frames, control_rate / every, strip, success)
+    return Footage(frames, rate / every, strip, success)
 
 
 def side_by_side(footages: Sequence[Footage], captions: Sequence[str]) -> Iterator[Picture]:
