@@ -97,7 +97,7 @@ class ChunkClock:
         self._last_time = now
         if self._pending is not None and now >= self._pending.start:
             self._take_over(self._pending, now, hold)
-        if self._current is None or now > self._current.end:
+        if self._current is None or now > _in_force_until(self._current):
             self._current = self._fade = None
             return None
         return self._blended(self._current, now)
@@ -129,7 +129,9 @@ class ChunkClock:
 
     def _take_over(self, chunk: ActionChunk, now: float, hold: Vector) -> None:
         """Make the chunk current and fade from what would have been the target without it."""
-        before = self._current if self._current is not None and now <= self._current.end else None
+        before = self._current
+        if before is not None and now > _in_force_until(before):
+            before = None
         if before is None:
             offset = np.asarray(hold, dtype=np.float64)
         else:
@@ -159,6 +161,11 @@ class ChunkClock:
         second = min(first + 1, len(rows) - 1)
         between = rows[first] + share * (rows[second] - rows[first])
         return np.where(self._is_gripper, rows[first], between)
+
+
+def _in_force_until(chunk: ActionChunk) -> float:
+    """The last row, too, is in force for one step: a tick hardly ever meets it exactly."""
+    return chunk.end + chunk.step
 
 
 def drained(start: float, end: float, now: float) -> float:

@@ -38,13 +38,18 @@ class Interventions:
 
 @dataclass(frozen=True)
 class SafetyState:
-    """What the stage remembers: the last command (A,), its time in s, and its counters.
+    """What the stage remembers from one command to the next.
 
-    ``command`` is None until the first one; the first is limited from the measured pose.
+    Attributes:
+        command: the last command (A,), None before the first.
+        time: its time in s.
+        held: the pose (A,) that is being held, None while a target is followed.
+        interventions: counters.
     """
 
     command: Vector | None = None
     time: float = 0.0
+    held: Vector | None = None
     interventions: Interventions = field(default_factory=Interventions)
 
 
@@ -82,15 +87,20 @@ class SafetyStage:
     def hold(self, state: SafetyState, measured: Vector | None) -> Vector | None:
         """The pose (A,) to hold: the last command where the arm follows it, else the measured.
 
+        A pose once chosen is kept until the arm is found elsewhere, so that the way towards it
+        does not end half-way, where the arm counts as following again.
+
         Returns None if there is neither a command nor a finite measurement; then nothing may be
         sent, for any number made up here would be a jump.
         """
+        chosen = state.command if state.held is None else state.held
         if measured is None or not np.isfinite(measured).all():
-            return state.command
-        if state.command is None:
-            return np.clip(measured, self.lower, self.upper)
-        follows = np.abs(state.command - measured) <= self.lag_bound
-        return np.where(follows, state.command, measured)
+            return chosen
+        measured = np.clip(measured, self.lower, self.upper)
+        if chosen is None:
+            return measured
+        follows = np.abs(chosen - measured) <= self.lag_bound
+        return np.where(follows, chosen, measured)
 
     def command(
         self,
@@ -125,7 +135,7 @@ class SafetyStage:
             counts.velocity + (steered and not np.array_equal(stepped, inside)),
         )
         time = now if np.isfinite(now) else state.time
-        return stepped, SafetyState(stepped, time, counts)
+        return stepped, SafetyState(stepped, time, None if steered else hold, counts)
 
     def _elapsed(self, state: SafetyState, now: float) -> float:
         """Time of motion to allow: none for a clock that went back, little for one that leapt."""

@@ -104,7 +104,9 @@ def test_after_the_end_comes_the_hold():
     unit = clock()
     unit.offer(ramp(), 10.0)
     assert unit.target(11.0, HOLD)[0] == pytest.approx(10.0)
-    assert unit.target(11.01, HOLD) is None
+    # The last row is in force for one step, like every other.
+    assert unit.target(11.09, HOLD)[0] == pytest.approx(10.0)
+    assert unit.target(11.11, HOLD) is None
 
 
 def test_chunk_of_the_near_future_waits_for_its_start():

@@ -113,8 +113,8 @@ def test_a_policy_that_agrees_with_itself_is_followed_exactly(ticks):
             if clock.offer(ActionChunk(chunk, stamp, step, stamp, 'a', 'x'), now).accepted:
                 end = stamp + 39 * step
         target = clock.target(now, pose(now))
-        assert (target is not None) == (now <= end)
-        if target is None:
+        assert (target is not None) == (now <= end + step)
+        if now > end:
             held = now
             continue
         # While fading out of a hold it lags by at most what the motion covers in one fade.

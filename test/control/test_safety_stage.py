@@ -63,6 +63,15 @@ def test_hold_is_the_measured_pose_when_the_arm_is_elsewhere(stage):
     np.testing.assert_array_equal(hold, [-0.5, 0.0])
 
 
+def test_hold_goes_all_the_way_to_the_measured_pose_and_stays(stage):
+    state, measured = SafetyState(np.array([0.5, 0.0]), 0.0), np.array([-0.5, 0.0])
+    for tick in range(1, 20):
+        command, state = stage.command(state, None, measured + 0.01 * (tick % 2), 0.1 * tick)
+    assert command[0] == pytest.approx(-0.49)
+    _, state = stage.command(state, np.array([-0.4, 0.0]), measured, 2.0)
+    assert state.held is None
+
+
 def test_nothing_is_sent_while_nothing_is_known(stage):
     command, state = stage.command(SafetyState(), np.array([0.5, 0.5]), None, 0.0)
     assert command is None and state.command is None

@@ -1,0 +1,241 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""A ROS graph per test: its own domain, real DDS, in-process nodes and real processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CompressedImage, JointState
+from std_msgs.msg import Float64MultiArray
+from trajectory_msgs.msg import JointTrajectory
+
+from hbvla_ros.control.profile import RobotProfile
+from hbvla_ros.data import ActionChunk
+from hbvla_ros.evaluation.processes import free_domain, ros_environment
+from hbvla_ros.nodes.conversions import chunk_to_message, encode_jpeg, joint_state
+
+PROFILE = RobotProfile.load('aloha_sim')
+START = PROFILE.start_pose
+
+
+def wait_for(condition, timeout=5.0):
+    """Wait until ``condition()`` is true; its last value."""
+    end = time.monotonic() + timeout
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
+    return condition()
+
+
+class Process:
+    """A node as a real process; its output is kept."""
+
+    def __init__(self, module, domain, arguments):
+        environment = dict(ros_environment(domain), OMP_NUM_THREADS='1')
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', module, *arguments],
+            env=environment,
+            cwd=Path(__file__).resolve().parents[2],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.lines = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.append(line)
+
+    def says(self, text, timeout=15.0):
+        """Wait for a line with ``text``; it is an error to end before."""
+        found = wait_for(
+            lambda: any(text in x for x in self.lines) or self.process.poll() is not None, timeout
+        )
+        self._reader.join(0.5 if self.process.poll() is not None else 0.0)
+        assert found and any(text in x for x in self.lines), ''.join(self.lines)
+
+    def wait(self, timeout):
+        """Exit status."""
+        status = self.process.wait(timeout)
+        self._reader.join(2.0)
+        return status
+
+
+class Graph:
+    """One DDS domain with an executor thread for in-process nodes."""
+
+    def __init__(self):
+        self.domain = free_domain()
+        self.context = Context()
+        rclpy.init(
+            context=self.context,
+            domain_id=self.domain,
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self._nodes, self._processes = [], []
+        self._stopping = False
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self):
+        while not self._stopping:
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def add(self, node_class, *arguments, **parameters):
+        """Make a node in this graph and spin it."""
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        node = node_class(*arguments, context=self.context, parameter_overrides=overrides)
+        self._nodes.append(node)
+        self.executor.add_node(node)
+        return node
+
+    def process(self, module, *remaps, **parameters):
+        """Start a node module of the package as a process."""
+        arguments = ['--ros-args']
+        for name, value in parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else value
+            arguments += ['-p', f'{name}:={text}']
+        for remap in remaps:
+            arguments += ['-r', remap]
+        process = Process(f'hbvla_ros.nodes.{module}', self.domain, arguments)
+        self._processes.append(process)
+        return process
+
+    def close(self):
+        for process in self._processes:
+            if process.process.poll() is None:
+                process.process.kill()
+                process.process.wait()
+        self._stopping = True
+        self._thread.join()
+        for node in self._nodes:
+            if hasattr(node, 'stop'):
+                node.stop()
+            node.destroy_node()
+        self.executor.shutdown()
+        rclpy.shutdown(context=self.context)
+
+
+class FakeRobot(Node):
+    """Drivers and cameras of a robot that is where it was last told to be, or stands still."""
+
+    def __init__(self, **options):
+        super().__init__('fake_robot', **options)
+        self.pose = START.copy()
+        self.follow = True
+        self.joints_on = True
+        self.images_on = True
+        self.image_stamps = []
+        self.commands = {arm.name: [] for arm in PROFILE.arms}
+        self.reports = []
+        self.chunks = []
+        self._joints, first = [], 0
+        for arm in PROFILE.arms:
+            part = slice(first, first + len(arm.names))
+            first = part.stop
+            self._joints.append((arm, part, self.create_publisher(JointState, arm.state_topic, 5)))
+            self.create_subscription(
+                Float64MultiArray,
+                arm.command_topic,
+                lambda m, a=arm, p=part: self._take(a, p, m),
+                20,
+            )
+        quality = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self._cameras = [
+            (camera.name, self.create_publisher(CompressedImage, camera.topic, quality))
+            for camera in PROFILE.cameras
+        ]
+        self._chunk_publisher = self.create_publisher(JointTrajectory, 'action_chunks', 5)
+        self.create_subscription(JointTrajectory, 'action_chunks', self.chunks.append, 20)
+        self.create_subscription(
+            DiagnosticArray, '/diagnostics', lambda m: self.reports.append(m.status[0]), 20
+        )
+        self.create_timer(0.02, self._publish_joints)
+        self.create_timer(0.05, self._publish_images)
+        self.image = np.full((48, 64, 3), 90, np.uint8)
+
+    def now(self):
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    def _take(self, arm, part, message):
+        values = np.array(message.data)
+        values[-1] = arm.command.to_ratio(values[-1])
+        self.commands[arm.name].append(values)
+        if self.follow:
+            self.pose[part] = values
+
+    def _publish_joints(self):
+        for arm, part, publisher in self._joints if self.joints_on else ():
+            raw = self.pose[part].copy()
+            raw[-1] = arm.observed.from_ratio(raw[-1])
+            publisher.publish(joint_state(arm.names, raw, self.now()))
+
+    def _publish_images(self):
+        stamp = self.now()
+        if self.images_on:
+            self.image_stamps.append(stamp)
+            for name, publisher in self._cameras:
+                publisher.publish(encode_jpeg(self.image, stamp, name, 90))
+
+    def send(self, actions, delay=0.0, step=0.04, names=PROFILE.action_names):
+        """Publish a chunk that starts ``delay`` seconds from now."""
+        start = self.now() + delay
+        chunk = ActionChunk(np.asarray(actions), start, step, start, '', 'test')
+        self._chunk_publisher.publish(chunk_to_message(chunk, names))
+
+    def recorded(self):
+        """All commands so far as poses (N, A), arms side by side."""
+        left, right = (list(self.commands[arm.name]) for arm in PROFILE.arms)
+        count = min(len(left), len(right))
+        return np.array([np.append(a, b) for a, b in zip(left[:count], right[:count], strict=True)])
+
+    def last(self):
+        recorded = self.recorded()
+        return recorded[-1] if len(recorded) else None
+
+    def report(self, node, key=None):
+        """Newest report of a node (None before the first), or one of its values ('' before)."""
+        found = [s for s in self.reports if s.name.endswith(node)]
+        if not found:
+            return None if key is None else ''
+        return found[-1] if key is None else {v.key: v.value for v in found[-1].values}[key]
+
+
+@pytest.fixture
+def graph():
+    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    graph = Graph()
+    yield graph
+    graph.close()
+
+
+@pytest.fixture
+def robot(graph):
+    return graph.add(FakeRobot)
+
+
+@pytest.fixture
+def wait():
+    return wait_for
+
+
+@pytest.fixture
+def profile():
+    return PROFILE

@@ -1,0 +1,179 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""The arm node against fake drivers over real DDS."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from rclpy.parameter import Parameter
+from std_srvs.srv import Trigger
+
+from hbvla_ros.nodes.arm_node import ArmNode
+
+STOPPED = 0.35  # s until the arms rest: the bound of 0.25 s and the tests' own polling
+
+
+@pytest.fixture
+def arms(graph, robot, wait):
+    """An active arm node that hears its robot and holds."""
+    node = graph.add(ArmNode, diagnostics_rate=10.0)
+    node.start()
+    assert wait(lambda: robot.last() is not None)
+    return node
+
+
+def ramp(profile, rise, rows=25, joint=0):
+    """A chunk that moves one joint away from the start pose and back to no other."""
+    actions = np.tile(profile.start_pose, (rows, 1))
+    actions[:, joint] += np.linspace(0.0, rise, rows)
+    return actions
+
+
+def assert_safe(recorded, profile):
+    assert np.isfinite(recorded).all()
+    assert (recorded >= profile.lower - 1e-9).all() and (recorded <= profile.upper + 1e-9).all()
+    # A late tick may cover two periods.
+    steps = np.abs(np.diff(recorded, axis=0))
+    assert (steps <= profile.velocity * 2 / profile.control_rate + 1e-9).all()
+
+
+def rests(robot, since=STOPPED):
+    time.sleep(since)
+    before = robot.last()
+    time.sleep(0.3)
+    return np.array_equal(before, robot.last())
+
+
+def test_inactive_it_sends_nothing(graph, robot, wait):
+    node = graph.add(ArmNode)
+    node.trigger_configure()
+    robot.send(np.tile(robot.pose, (5, 1)))
+    time.sleep(0.5)
+    assert node.state_label == 'inactive' and robot.last() is None
+    assert robot.count_publishers('left/commands') == 1
+
+
+def test_it_starts_by_holding_the_measured_pose(graph, robot, profile, wait):
+    robot.pose[:] = profile.start_pose + 0.07
+    robot.pose[[6, 13]] = 0.4
+    measured = robot.pose.copy()
+    node = graph.add(ArmNode)
+    node.start()
+    assert wait(lambda: len(robot.recorded()) > 10)
+    np.testing.assert_allclose(robot.recorded(), np.tile(measured, (len(robot.recorded()), 1)))
+
+
+def test_chunk_is_executed_and_then_held(robot, arms, profile, wait):
+    robot.send(ramp(profile, 0.5), delay=0.05)
+    assert wait(lambda: robot.last()[0] > 0.45)
+    assert rests(robot)
+    recorded = robot.recorded()
+    assert recorded[-1][0] == pytest.approx(0.5, abs=1e-6)
+    np.testing.assert_allclose(recorded[-1][1:], profile.start_pose[1:], atol=1e-9)
+    assert_safe(recorded, profile)
+    assert wait(lambda: robot.report('arm_node', 'mode') == 'holding')
+    assert robot.report('arm_node', 'chunks accepted') == '1'
+
+
+def test_command_rate_is_the_profiles(robot, arms, profile, wait):
+    before = len(robot.recorded())
+    time.sleep(2.0)
+    assert len(robot.recorded()) - before == pytest.approx(2.0 * profile.control_rate, abs=6)
+
+
+def test_chunk_that_is_not_finite_moves_nothing(robot, arms, profile, wait):
+    actions = ramp(profile, 0.5)
+    actions[10, 13] = np.nan
+    robot.send(actions)
+    assert wait(lambda: robot.report('arm_node', 'last refusal') == 'not finite')
+    np.testing.assert_allclose(robot.last(), profile.start_pose)
+
+
+def test_targets_beyond_the_limits_are_clamped_and_counted(robot, arms, profile, wait):
+    robot.send(np.tile(np.full(14, 9.0), (40, 1)))
+    assert wait(lambda: np.allclose(robot.last(), profile.upper), 5.0)
+    recorded = robot.recorded()
+    assert_safe(recorded, profile)
+    assert int(robot.report('arm_node', 'clamped position')) > 0
+    assert int(robot.report('arm_node', 'clamped velocity')) > 0
+
+
+def test_chunks_with_other_joints_are_refused(robot, arms, profile, wait):
+    robot.send(np.zeros((5, 14)), names=[f'x{i}' for i in range(14)])
+    assert wait(lambda: 'other joint names' in robot.report('arm_node', 'last refusal'))
+    np.testing.assert_allclose(robot.last(), profile.start_pose)
+
+
+@pytest.mark.parametrize('delay, reason', [(-5.0, 'all rows are past'), (3.0, 'starts ')])
+def test_chunks_of_another_time_are_refused(robot, arms, profile, wait, delay, reason):
+    robot.send(ramp(profile, 0.5), delay=delay)
+    assert wait(lambda: reason in robot.report('arm_node', 'last refusal'))
+    np.testing.assert_allclose(robot.last(), profile.start_pose)
+
+
+def test_empty_chunk_stops_at_once(robot, arms, profile, wait):
+    robot.send(ramp(profile, 1.0, rows=100))
+    assert wait(lambda: robot.last()[0] > 0.1)
+    robot.send(np.empty((0, 14)))
+    assert rests(robot)
+    assert robot.last()[0] < 0.6
+
+
+def test_lost_joint_states_hold_and_come_back(robot, arms, profile, wait):
+    robot.send(ramp(profile, 2.0, rows=100))
+    assert wait(lambda: robot.last()[0] > 0.1)
+    robot.joints_on = False
+    assert rests(robot)
+    assert wait(lambda: robot.report('arm_node').level == b'\x02')
+    assert 'no joint states for' in robot.report('arm_node').message
+    robot.send(ramp(profile, 2.0))
+    assert rests(robot, 0.1)
+    robot.joints_on = True
+    assert wait(lambda: robot.report('arm_node').level != b'\x02')
+    before = robot.last()[0]
+    robot.send(ramp(profile, 2.0))
+    assert wait(lambda: abs(robot.last()[0] - before) > 0.1)
+    assert_safe(robot.recorded(), profile)
+
+
+def test_arm_moved_by_hand_is_held_where_it_is(robot, arms, profile, wait):
+    robot.follow = False
+    robot.pose[1] += 0.5
+    assert wait(lambda: abs(robot.last()[1] - robot.pose[1]) < 1e-6)
+    assert_safe(robot.recorded(), profile)
+
+
+def test_reset_service_forgets_the_chunk(graph, robot, arms, profile, wait):
+    robot.send(ramp(profile, 1.0, rows=100))
+    assert wait(lambda: robot.last()[0] > 0.1)
+    answer = robot.create_client(Trigger, 'arm_node/reset').call_async(Trigger.Request())
+    assert wait(answer.done) and answer.result().success
+    assert rests(robot)
+
+
+def test_deactivated_it_goes_silent(robot, arms, wait):
+    arms.trigger_deactivate()
+    time.sleep(0.2)
+    count = len(robot.recorded())
+    time.sleep(0.4)
+    assert len(robot.recorded()) == count and arms.state_label == 'inactive'
+    arms.trigger_activate()
+    assert wait(lambda: len(robot.recorded()) > count)
+
+
+def test_configure_again_after_cleanup(arms, wait, robot):
+    arms.trigger_deactivate()
+    arms.trigger_cleanup()
+    assert arms.state_label == 'unconfigured'
+    arms.start()
+    count = len(robot.recorded())
+    assert wait(lambda: len(robot.recorded()) > count + 5)
+
+
+def test_parameters_are_described(arms):
+    for name in ('robot', 'diagnostics_rate', 'autostart'):
+        assert arms.describe_parameter(name).description.endswith('.')
+    result = arms.set_parameters([Parameter('robot', value='other')])
+    assert not result[0].successful

@@ -1,0 +1,75 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Nodes as processes: clean exits, bad input, strange requests."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_means_hold_and_exit_0_within_2_s(graph, robot, wait, number):
+    process = graph.process('arm_node', autostart=True)
+    assert wait(lambda: robot.last() is not None, 10.0)
+    robot.send([robot.pose + 0.02 * i for i in range(20)])
+    time.sleep(0.2)
+    started = time.monotonic()
+    process.process.send_signal(number)
+    assert process.wait(5.0) == 0
+    assert time.monotonic() - started < 2.0
+    output = ''.join(process.lines)
+    assert 'deactivate done' in output and 'Traceback' not in output
+
+
+def test_a_signal_before_the_start_ends_it_too(graph):
+    process = graph.process('policy_node')
+    time.sleep(1.5)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.wait(3.0) == 0
+
+
+@pytest.mark.parametrize(
+    'module, parameters, expected',
+    [
+        ('arm_node', {'robot': 'r2d2'}, "configure failed: unknown robot 'r2d2'; known are"),
+        ('arm_node', {'diagnostics_rate': 0.0}, 'parameter diagnostics_rate: '),
+        ('arm_node', {'robot': 3}, 'parameter robot: '),
+        ('policy_node', {}, 'configure failed: parameter checkpoint is empty'),
+        ('policy_node', {'checkpoint': '/none'}, 'configure failed: /none: no such checkpoint'),
+        ('policy_node', {'replan_fraction': 1.5}, 'parameter replan_fraction: '),
+        ('sim_robot_node', {'robot': 'r2d2'}, "unknown robot 'r2d2'"),
+        ('sim_robot_node', {'seed': -1}, 'parameter seed: '),
+    ],
+)
+def test_bad_input_is_an_error_line_and_exit_2(graph, module, parameters, expected):
+    extra = {} if module == 'sim_robot_node' else {'autostart': True}
+    process = graph.process(module, **parameters, **extra)
+    assert process.wait(20.0) == 2
+    errors = [line for line in process.lines if '[ERROR]' in line]
+    assert any(expected in line for line in errors), ''.join(process.lines)
+    assert 'Traceback' not in ''.join(process.lines)
+
+
+def test_a_failed_configure_without_autostart_leaves_it_unconfigured(graph, robot, wait):
+    process = graph.process('arm_node', robot='r2d2')
+    client = robot.create_client(ChangeState, 'arm_node/change_state')
+    assert client.wait_for_service(10.0)
+
+    def change(number):
+        answer = client.call_async(ChangeState.Request(transition=Transition(id=number)))
+        assert wait(answer.done)
+        return answer.result().success
+
+    assert not change(Transition.TRANSITION_CONFIGURE)
+    process.says("configure failed: unknown robot 'r2d2'")
+    # A transition that is not allowed here must not end the process.
+    client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE)))
+    time.sleep(0.5)
+    assert process.process.poll() is None
+    assert not change(Transition.TRANSITION_CONFIGURE)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.wait(3.0) == 0
