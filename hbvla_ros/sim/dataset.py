@@ -7,6 +7,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -146,13 +147,15 @@ def generate(
         manifest.add(known)
         if progress:
             progress(known)
-    for count, result in enumerate(_outcomes(folder, todo, workers, camera_size), start=1):
-        manifest.add(result)
-        if count % _SAVE_EVERY == 0:
-            manifest.write(folder)
-        if progress:
-            progress(result)
-    manifest.write(folder)
+    try:
+        for count, result in enumerate(_outcomes(folder, todo, workers, camera_size), start=1):
+            manifest.add(result)
+            if count % _SAVE_EVERY == 0:
+                manifest.write(folder)
+            if progress:
+                progress(result)
+    finally:
+        manifest.write(folder)
     return manifest
 
 
@@ -203,6 +206,12 @@ def _known(folder: Path, manifest: DatasetManifest, seed: int) -> EpisodeResult 
 _worker: dict[str, Any] = {}
 
 
+def _start_process(folder: str, camera_size: int) -> None:
+    # An interrupt is for the parent alone; it ends the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _start_worker(folder, camera_size)
+
+
 def _start_worker(folder: str, camera_size: int) -> None:
     from hbvla_ros.sim.simulation import AlohaSimulation
 
@@ -247,5 +256,5 @@ def _outcomes(
         return
     with _single_threaded_rendering():
         context = multiprocessing.get_context('spawn')
-        with context.Pool(workers, _start_worker, (str(folder), camera_size)) as pool:
+        with context.Pool(workers, _start_process, (str(folder), camera_size)) as pool:
             yield from pool.imap_unordered(_record, todo)

@@ -9,10 +9,16 @@ from __future__ import annotations
 
 import os
 
+from hbvla_ros.errors import HbvlaError
+
 _asked = os.environ.get('MUJOCO_GL')
 os.environ['MUJOCO_GL'] = 'disable'
 try:
     import mujoco
+except ImportError as error:
+    raise HbvlaError(
+        'package mujoco cannot be imported: install it with "pip install mujoco gym-aloha"'
+    ) from error
 finally:
     if _asked is None:
         del os.environ['MUJOCO_GL']

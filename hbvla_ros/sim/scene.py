@@ -61,6 +61,8 @@ def build_model() -> mujoco.MjModel:
         HbvlaError: the assets cannot be found or compiled.
     """
     path = asset_path()
+    if not hasattr(mujoco.MjSpec, 'delete'):
+        raise HbvlaError(f'mujoco {mujoco.__version__} is too old: install mujoco 3.4 or later')
     try:
         spec = mujoco.MjSpec.from_file(str(path))
         for key in list(spec.keys):
