@@ -52,6 +52,7 @@ class ChunkClock:
     def __init__(
         self, is_gripper: NDArray[np.bool_], blend: float = 0.1, max_future: float = 0.5
     ) -> None:
+        """Start without a chunk."""
         self._is_gripper = np.asarray(is_gripper, dtype=bool)
         self._blend, self._max_future = blend, max_future
         self._current: ActionChunk | None = None

@@ -18,6 +18,7 @@ class LatencyTracker:
     """
 
     def __init__(self, window: int = 50, warm_up: int = 1) -> None:
+        """Start empty."""
         self._values: deque[float] = deque(maxlen=window)
         self._warm_up = warm_up
         self._seen = 0

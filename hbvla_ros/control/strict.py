@@ -48,6 +48,7 @@ class Section:
     """One mapping of the file; it hands each key out once and refuses what is left over."""
 
     def __init__(self, content: Any, path: Path, key: str = '') -> None:
+        """Wrap a mapping; ``key`` is its own name in the file."""
         self._path, self._key = path, key
         if not isinstance(content, dict):
             raise self.error('', f'expected a mapping of keys, found {type(content).__name__}')

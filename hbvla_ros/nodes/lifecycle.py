@@ -36,6 +36,7 @@ class ManagedNode(LifecycleNode):
     """
 
     def __init__(self, name: str, table: Sequence[Parameter], **options: Any) -> None:
+        """Declare the parameters."""
         super().__init__(name, **options)
         self._table = (*table, AUTOSTART)
         # Watchdogs and reports must run when simulated time stands still.

@@ -14,7 +14,6 @@ from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
@@ -81,8 +80,8 @@ _CLOSE_TIMEOUT = 1.0
 class PolicyNode(ManagedNode):
     """Runs one policy for one robot.
 
-    Subscribes the profile's cameras and joint states and ``~/instruction``; publishes
-    ``action_chunks`` and ``~/heartbeat``.
+    Subscribes the profile's cameras and joint states, ``~/instruction`` and the latched
+    ``instruction``; publishes ``action_chunks`` and ``~/heartbeat``.
 
     Args:
         make_policy: loads the policy from the parameter values; called on the worker thread.
@@ -116,7 +115,7 @@ class PolicyNode(ManagedNode):
         self._instruction = values['instruction'].strip()
         self._latency, self._decoding = LatencyTracker(), LatencyTracker()
         self._chunk_rate = diagnostics.RateMeter()
-        self._failures, self._problem = 0, ''
+        self._failures, self._failure, self._problem = 0, '', ''
         self._forget()
         self._joints = JointReader(self, self.profile)
         self._frames = FrameReader(self, cameras, self.profile.safety)
@@ -131,16 +130,12 @@ class PolicyNode(ManagedNode):
             (self._chunks, self.destroy_publisher),
             (self._heartbeats, self.destroy_publisher),
         ]
-        # A latched publisher (the simulator) is heard late only by a latched subscription, and a
-        # person's `ros2 topic pub` only by a plain one. The same text twice does nothing.
-        silent = SubscriptionEventCallbacks(use_default_callbacks=False)
-        for durability in (DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL):
+        # People publish plainly, programs such as the simulator latched; a subscription of the one
+        # kind misses the other's messages or their past, so each has its own topic.
+        latched = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        for topic, quality in (('~/instruction', QoSProfile(depth=5)), ('instruction', latched)):
             subscription = self.create_subscription(
-                String,
-                '~/instruction',
-                self._receive_instruction,
-                QoSProfile(depth=5, durability=durability),
-                event_callbacks=silent,
+                String, topic, self._receive_instruction, quality
             )
             self._entities.append((subscription, self.destroy_subscription))
         for rate, callback in (
@@ -258,9 +253,10 @@ class PolicyNode(ManagedNode):
         error = job.exception()
         if error is not None:
             self._failures += 1
-            self._problem = str(error) if isinstance(error, HbvlaError) else repr(error)
-            self.get_logger().error(f'inference failed: {self._problem}', throttle_duration_sec=1.0)
+            self._failure = str(error) if isinstance(error, HbvlaError) else repr(error)
+            self.get_logger().error(f'inference failed: {self._failure}', throttle_duration_sec=1.0)
             return
+        self._failure = ''
         outcome = job.result()
         self._latency.add(outcome.decoding + outcome.acting)
         self._decoding.add(outcome.decoding)
@@ -274,8 +270,8 @@ class PolicyNode(ManagedNode):
         level, text = diagnostics.OK, self.state_label
         if self._open and not self._instruction:
             text = 'active, waiting for an instruction'
-        if self._open and self._problem:
-            level, text = diagnostics.WARN, self._problem
+        if self._open and (self._problem or self._failure):
+            level, text = diagnostics.WARN, self._failure or self._problem
         values = {
             'state': self.state_label,
             'checkpoint': self._policy.checkpoint,

@@ -114,7 +114,7 @@ class SimRobotNode(Node):
 
     def _build_episode(self) -> None:
         latched = partial(self.create_publisher, qos_profile=_LATCHED)
-        self._instructions = latched(String, '~/instruction')
+        self._instructions = latched(String, 'instruction')
         self._successes = latched(Bool, '~/success')
         self._stages = latched(Int32, '~/stage')
         self._statuses = latched(DiagnosticStatus, '~/status')

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -211,10 +211,10 @@ class FakeRobot(Node):
         return recorded[-1] if len(recorded) else None
 
     def report(self, node, key=None):
-        """Newest report of a node (None before the first), or one of its values ('' before)."""
+        """Newest report of a node, or one of its values; empty before the first."""
         found = [s for s in self.reports if s.name.endswith(node)]
         if not found:
-            return None if key is None else ''
+            return DiagnosticStatus() if key is None else ''
         return found[-1] if key is None else {v.key: v.value for v in found[-1].values}[key]
 
 

@@ -50,7 +50,9 @@ def test_jpeg_round_trip_keeps_red_red():
     assert to_seconds(message.header.stamp) == 12.5 and message.header.frame_id == 'cam_high'
 
 
-@pytest.mark.parametrize('text', ['jpeg', 'jpg', 'rgb8; jpeg compressed bgr8', 'bgr8; jpeg compressed bgr8', ''])  # fmt: skip
+@pytest.mark.parametrize(
+    'text', ['jpeg', 'jpg', 'rgb8; jpeg compressed bgr8', 'bgr8; jpeg compressed bgr8', '']
+)
 def test_ordinary_jpeg_under_every_ordinary_name(text):
     data = cv2.imencode('.jpg', RED[..., ::-1])[1]
     np.testing.assert_allclose(decode_image(compressed(data, text)), RED, atol=4)

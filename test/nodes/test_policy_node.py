@@ -1,0 +1,230 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""The policy node with fake cameras over real DDS; the network is replaced where noted."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from array import array
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header, String
+
+from hbvla_ros.data import ActionChunk
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.nodes.conversions import to_seconds
+from hbvla_ros.nodes.inference import check_policy
+from hbvla_ros.nodes.policy_node import PolicyNode
+from hbvla_ros.vla.platform import ALOHA
+
+CAMERAS = ('cam_high', 'cam_left_wrist', 'cam_right_wrist')
+PLATFORM = dataclasses.replace(ALOHA, robot='aloha_sim', cameras=CAMERAS, chunk=10)
+
+
+class ScriptedPolicy:
+    """Stands in for the network: says to stay where the proprioception is, and remembers."""
+
+    checkpoint = 'scripted-0000'
+
+    def __init__(self, platform=PLATFORM):
+        self.platform = platform
+        self.observations = []
+        self.threads = set()
+        self.delay = 0.0
+        self.release = threading.Event()
+        self.release.set()
+
+    def warmup(self):
+        self.threads.add(threading.current_thread().name)
+
+    def act(self, observation):
+        self.threads.add(threading.current_thread().name)
+        self.observations.append(observation)
+        time.sleep(self.delay)
+        self.release.wait(10.0)
+        rows = np.tile(observation.proprioception, (self.platform.chunk, 1))
+        return ActionChunk(rows, observation.stamp, self.platform.step, observation.stamp,
+                           observation.instruction, self.checkpoint)  # fmt: skip
+
+
+@pytest.fixture
+def policy():
+    return ScriptedPolicy()
+
+
+@pytest.fixture
+def node(graph, robot, policy, wait):
+    node = graph.add(PolicyNode, lambda values: policy, diagnostics_rate=10.0)
+    node.start()
+    return node
+
+
+@pytest.fixture
+def instruct(robot, wait):
+    publisher = robot.create_publisher(String, 'policy_node/instruction', 5)
+
+    def send(text):
+        assert wait(lambda: publisher.get_subscription_count() >= 1)
+        publisher.publish(String(data=text))
+
+    return send
+
+
+def real_chunks(robot):
+    return [message for message in robot.chunks if message.points]
+
+
+def test_without_an_instruction_it_only_watches(robot, node, policy, wait):
+    time.sleep(0.5)
+    assert not policy.observations and not real_chunks(robot)
+    assert wait(lambda: 'waiting for an instruction' in robot.report('policy_node').message)
+
+
+def test_chunks_are_stamped_with_the_image_and_named(robot, node, policy, instruct, wait, profile):
+    robot.pose[[6, 13]] = 0.25
+    instruct('put the red cube into the bucket')
+    assert wait(lambda: len(real_chunks(robot)) >= 2)
+    message = real_chunks(robot)[-1]
+    start = to_seconds(message.header.stamp)
+    assert min(abs(start - stamp) for stamp in robot.image_stamps) < 1e-6
+    assert tuple(message.joint_names) == profile.action_names
+    assert message.header.frame_id == 'scripted-0000'
+    assert to_seconds(message.points[2].time_from_start) == pytest.approx(0.08)
+    np.testing.assert_allclose(message.points[0].positions, robot.pose, atol=1e-9)
+    seen = policy.observations[-1]
+    assert seen.instruction == 'put the red cube into the bucket'
+    assert set(seen.images) == set(CAMERAS) and seen.images['cam_high'].shape == (48, 64, 3)
+    assert policy.threads == {'inference'}
+
+
+def test_next_inference_starts_when_the_chunk_is_half_drained(robot, node, instruct, wait):
+    instruct('go')
+    assert wait(lambda: len(real_chunks(robot)) >= 6)
+    starts = [to_seconds(m.header.stamp) for m in real_chunks(robot)][1:6]
+    # Half of 9 steps of 0.04 s, then the next image of 20 per second.
+    assert np.mean(np.diff(starts)) == pytest.approx(0.2, abs=0.06)
+
+
+def test_another_instruction_flushes_and_drops_what_is_under_way(
+    robot, node, policy, instruct, wait
+):
+    policy.release.clear()
+    instruct('first')
+    assert wait(lambda: policy.observations)
+    count = len(robot.chunks)
+    instruct('second')
+    assert wait(lambda: len(robot.chunks) > count)
+    assert not robot.chunks[-1].points
+    time.sleep(0.2)  # so that the next one sees other images
+    policy.release.set()
+    assert wait(lambda: real_chunks(robot))
+    used = [o for o in policy.observations if o.stamp == pytest.approx(
+        to_seconds(real_chunks(robot)[0].header.stamp), abs=1e-6)]  # fmt: skip
+    assert [o.instruction for o in used] == ['second']
+
+
+def test_an_empty_instruction_stops(robot, node, policy, instruct, wait):
+    instruct('go')
+    assert wait(lambda: real_chunks(robot))
+    instruct('')
+    assert wait(lambda: not robot.chunks[-1].points)
+    count = len(policy.observations)
+    time.sleep(0.4)
+    assert len(policy.observations) <= count + 1 and not robot.chunks[-1].points
+
+
+def test_old_images_are_not_used(robot, node, policy, instruct, wait):
+    instruct('go')
+    assert wait(lambda: real_chunks(robot))
+    robot.images_on = False
+    time.sleep(0.5)
+    count = len(policy.observations)
+    time.sleep(0.5)
+    assert len(policy.observations) == count
+    assert wait(lambda: 's old' in robot.report('policy_node').message)
+
+
+def test_lost_joint_states_stop_inference(robot, node, policy, instruct, wait):
+    instruct('go')
+    assert wait(lambda: real_chunks(robot))
+    robot.joints_on = False
+    assert wait(lambda: 'no joint states' in robot.report('policy_node').message)
+    count = len(policy.observations)
+    time.sleep(0.3)
+    assert len(policy.observations) == count
+
+
+def test_malformed_image_is_reported_with_its_camera(robot, node, policy, instruct, wait):
+    robot.images_on = False
+    publishers = [
+        robot.create_publisher(CompressedImage, f'{name}/image/compressed', 1) for name in CAMERAS
+    ]
+
+    def broken():
+        for publisher in publishers:
+            message = CompressedImage(format='jpeg', data=array('B', b'no image'))
+            message.header.stamp = robot.get_clock().now().to_msg()
+            publisher.publish(message)
+        return 'camera cam_high: compressed image' in robot.report('policy_node').message
+
+    instruct('go')
+    assert wait(broken)
+    robot.images_on = True
+    assert wait(lambda: real_chunks(robot))
+
+
+def test_diagnostics_tell_latency_rates_and_checkpoint(robot, node, policy, instruct, wait):
+    policy.delay = 0.03
+    instruct('go')
+    assert wait(lambda: len(real_chunks(robot)) >= 6)
+    assert wait(lambda: robot.report('policy_node', 'latency p95') not in ('', 'unknown'))
+    assert 0.03 <= float(robot.report('policy_node', 'latency p95')) < 0.2
+    assert robot.report('policy_node', 'checkpoint') == 'scripted-0000'
+    assert float(robot.report('policy_node', 'cam_high age')) < 0.3
+    assert robot.report('policy_node', 'instruction') == 'go'
+
+
+def test_heartbeat_runs_while_the_network_hangs(robot, node, policy, instruct, wait):
+    beats = []
+    robot.create_subscription(Header, 'policy_node/heartbeat', beats.append, 10)
+    policy.release.clear()
+    instruct('go')
+    assert wait(lambda: policy.observations)
+    count = len(beats)
+    assert wait(lambda: len(beats) > count + 5, 2.0)
+    assert beats[-1].frame_id == 'active'
+    policy.release.set()
+
+
+def test_deactivated_it_flushes_and_stays_silent(robot, node, policy, instruct, wait):
+    instruct('go')
+    assert wait(lambda: real_chunks(robot))
+    node.trigger_deactivate()
+    assert wait(lambda: not robot.chunks[-1].points)
+    count = len(robot.chunks)
+    time.sleep(0.3)
+    assert len(robot.chunks) == count
+
+
+def test_configure_fails_for_a_checkpoint_of_another_robot(graph, robot, capfd):
+    other = ScriptedPolicy(dataclasses.replace(PLATFORM, robot='cobot_magic'))
+    node = graph.add(PolicyNode, lambda values: other)
+    node.trigger_configure()
+    assert node.state_label == 'unconfigured'
+    message = "checkpoint scripted-0000 is for robot 'cobot_magic', the profile aloha_sim is"
+    assert f'configure failed: {message}' in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'change, expected',
+    [
+        ({'cameras': ('cam_high', 'cam_low')}, "needs camera 'cam_low', the profile aloha_sim has"),
+        ({'action_dim': 7, 'proprio_dim': 8}, 'has 7 actions and 8 proprioception values'),
+    ],
+)
+def test_a_policy_that_does_not_fit_is_refused(profile, change, expected):
+    with pytest.raises(HbvlaError, match=expected):
+        check_policy(ScriptedPolicy(dataclasses.replace(PLATFORM, **change)), profile)
