@@ -220,11 +220,6 @@ def full_precision_report(folder: Path) -> SizeReport:
     return SizeReport(str(folder), 'none', 16.0, 16.0, total, total, list(rows.values()))
 
 
-def source_files(folder: Path) -> list[Path]:
-    """The files of a full-precision folder that make up the checkpoint, adapters left out."""
-    return [path for path in sorted(folder.iterdir()) if path.is_file()]
-
-
 def _add_tensor(row: SizeRow, entry: TensorEntry) -> None:
     row.parameters += entry.elements
     row.bytes += entry.size

@@ -24,20 +24,22 @@ class Method:
         name: what ``--method`` takes.
         quantize: (weight, hessian or None, options) -> QuantizedLayer.
         summary: one line for the help text.
-        budgeted: ``--bits`` is a budget of stored bits, not only a number of planes.
+        budgeted: ``--bits`` may be a budget of stored bits, not only a number of planes.
+        column_scale: it stores one scale a column besides the row scales.
     """
 
     name: str
     quantize: MethodFunction
     summary: str
     budgeted: bool
+    column_scale: bool
 
 
 METHODS = {
     method.name: method
     for method in (
-        Method('rtn', rtn.quantize, 'sign and mean-abs row scale, no calibration', False),
-        Method('signplane', signplane.quantize, 'balanced Hadamard sign planes', True),
+        Method('rtn', rtn.quantize, 'sign and mean-abs row scale, no calibration', False, False),
+        Method('signplane', signplane.quantize, 'balanced Hadamard sign planes', True, True),
     )
 }
 

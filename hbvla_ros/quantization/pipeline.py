@@ -1,0 +1,261 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""From a full-precision checkpoint to a deployed folder, layer by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.packed.accounting import nominal_bits_per_weight, stored_bits_per_weight
+from hbvla_ros.packed.atomic import check_output
+from hbvla_ros.packed.install import replace_linear
+from hbvla_ros.packed.layer import QuantizedLayer
+from hbvla_ros.packed.manifest import FileEntry, LayerEntry, Manifest
+from hbvla_ros.packed.writer import write_folder
+from hbvla_ros.quantization.budget import planes_for_budget
+from hbvla_ros.quantization.calibration import CalibrationSet
+from hbvla_ros.quantization.capture import BlockInputs
+from hbvla_ros.quantization.hessian import relative_error
+from hbvla_ros.quantization.options import MethodOptions
+from hbvla_ros.quantization.probe import TokenWeights, action_token_weights
+from hbvla_ros.quantization.registry import Method, find_method
+from hbvla_ros.quantization.targets import block_chains, quantized_linears
+from hbvla_ros.vla.checkpoint import Checkpoint
+from hbvla_ros.vla.consistency import build_empty
+
+PROBES = ('action', 'none')
+_COPIED_FILES = (
+    'config.json',
+    'preprocessor_config.json',
+    'dataset_statistics.json',
+    'generation_config.json',
+    'tokenizer.json',
+    'tokenizer.model',
+    'tokenizer_config.json',
+    'special_tokens_map.json',
+    'added_tokens.json',
+)
+_HUTCHINSON_PROBES = 4
+
+
+class Progress(Protocol):
+    """What a caller may want to see while it runs."""
+
+    def stage(self, title: str, steps: int) -> None:
+        """A new stage of so many steps begins."""
+
+    def step(self, name: str = '', entry: LayerEntry | None = None) -> None:
+        """One step of the stage is done; a quantized layer comes with its entry."""
+
+
+class SilentProgress:
+    """Shows nothing."""
+
+    def stage(self, title: str, steps: int) -> None:
+        """Ignore it."""
+
+    def step(self, name: str = '', entry: LayerEntry | None = None) -> None:
+        """Ignore it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        method: name of the method.
+        bits: whole number of sign planes, or budget of stored bits per weight.
+        seed: seed of everything random.
+        probe: 'action' weighs calibration tokens by the action gradient, 'none' does not.
+        options: further options of the method; planes and seed are set from the above.
+    """
+
+    method: str = 'signplane'
+    bits: float = 1.0
+    seed: int = 0
+    probe: str = 'action'
+    options: MethodOptions = field(default_factory=MethodOptions)
+
+
+def quantize_checkpoint(
+    checkpoint: Checkpoint,
+    request: Request,
+    out: Path,
+    calibration: CalibrationSet | None = None,
+    progress: Progress | None = None,
+    force: bool = False,
+) -> Manifest:
+    """Quantize a checkpoint and write the deployed folder.
+
+    Without calibration one weight is in memory at a time; with it the whole network is.
+
+    Args:
+        checkpoint: opened full-precision folder.
+        request: method, bits, seed.
+        out: folder to write.
+        calibration: inputs to measure the layers' Hessians on, or None.
+        progress: told what happens.
+        force: replace a deployed folder that is already there.
+
+    Returns:
+        The manifest of the folder.
+
+    Raises:
+        HbvlaError: impossible budget, weights that are not finite, folder in the way.
+    """
+    check_output(out, force)
+    if request.probe not in PROBES:
+        raise HbvlaError(f'--probe {request.probe}: use one of {", ".join(PROBES)}')
+    method = find_method(request.method)
+    skeleton = build_empty(checkpoint.config, checkpoint.platform, inference_only=True)
+    names = quantized_linears(skeleton)
+    shapes = {name: tuple(skeleton.get_parameter(f'{name}.weight').shape) for name in names}
+    options = dataclasses.replace(
+        request.options,
+        planes=planes_for_budget(method, shapes, request.bits),  # type: ignore[arg-type]
+        seed=request.seed,
+    )
+    progress = progress or SilentProgress()
+    if calibration is None:
+        results = _without_calibration(checkpoint, names, method, options, progress)
+    else:
+        results = _with_calibration(checkpoint, calibration, request, method, options, progress)
+    layers: dict[str, QuantizedLayer] = {}
+    entries: dict[str, LayerEntry] = {}
+    for name, layer, entry in results:
+        layers[name], entries[name] = layer, entry
+        progress.step(name, entry)
+    manifest = Manifest(
+        stored_bits_per_weight=stored_bits_per_weight(layers.values()),
+        nominal_bits_per_weight=nominal_bits_per_weight(layers.values()),
+        bits_asked=request.bits,
+        method=method.name,
+        options=dataclasses.asdict(options),
+        seed=request.seed,
+        calibration=_describe_calibration(calibration, request),
+        source=describe_source(checkpoint.folder),
+        layers=entries,
+    )
+    copies = [checkpoint.folder / name for name in _COPIED_FILES]
+    return write_folder(
+        out,
+        manifest,
+        layers,
+        _unquantized(checkpoint, skeleton, layers),
+        [path for path in copies if path.is_file()],
+        {'platform.json': json.dumps(checkpoint.platform.to_json(), indent=2) + '\n'},
+        force,
+    )
+
+
+def _without_calibration(
+    checkpoint: Checkpoint,
+    names: list[str],
+    method: Method,
+    options: MethodOptions,
+    progress: Progress,
+) -> Iterator[tuple[str, QuantizedLayer, LayerEntry]]:
+    """Quantize one weight after the other; the network itself is never built."""
+    progress.stage('quantizing', len(names))
+    for name in names:
+        weight = checkpoint.tensor(f'{name}.weight').float()
+        yield name, *_quantize(name, weight, None, method, options)
+
+
+def _with_calibration(
+    checkpoint: Checkpoint,
+    calibration: CalibrationSet,
+    request: Request,
+    method: Method,
+    options: MethodOptions,
+    progress: Progress,
+) -> Iterator[tuple[str, QuantizedLayer, LayerEntry]]:
+    """Quantize block by block, each on what the quantized blocks before it put out."""
+    network = checkpoint.load_network(torch.float32, inference_only=True).requires_grad_(False)
+    names = quantized_linears(network)
+    token_weights: TokenWeights | None = None
+    if request.probe == 'action':
+        _check_differentiable(checkpoint)
+        progress.stage('action gradients', len(calibration.batches))
+        token_weights = action_token_weights(
+            network, names, calibration.batches, _HUTCHINSON_PROBES, request.seed, progress.step
+        )
+    progress.stage('quantizing', len(names))
+    for chain in block_chains(network):
+        inputs = BlockInputs.record(network, chain[0][0], calibration.batches)
+        for block, linears in chain:
+            hessians = inputs.hessians(network, block, linears, token_weights)
+            for name in linears:
+                weight = network.get_parameter(f'{name}.weight').detach()
+                layer, entry = _quantize(name, weight, hessians[name].mean(), method, options)
+                replace_linear(network, name, layer, 'bf16', torch.float32)
+                yield name, layer, entry
+            inputs.advance(network, block)
+
+
+def _quantize(
+    name: str, weight: Tensor, hessian: Tensor | None, method: Method, options: MethodOptions
+) -> tuple[QuantizedLayer, LayerEntry]:
+    """One layer and its line in the manifest."""
+    if not bool(torch.isfinite(weight).all()):
+        raise HbvlaError(f'{name}.weight: holds NaN or infinity; the checkpoint is damaged')
+    if hessian is not None and not bool(torch.isfinite(hessian).all()):
+        raise HbvlaError(f'{name}: its calibration inputs are not finite; the weights overflow')
+    layer = method.quantize(weight, hessian, options)
+    rebuilt = layer.reconstruct()
+    error = None if hessian is None else relative_error(weight, rebuilt, hessian)
+    entry = LayerEntry(
+        rows=layer.rows,
+        columns=layer.columns,
+        planes=len(layer.planes),
+        hadamard=layer.hadamard,
+        bytes=layer.stored_bytes(),
+        relative_error=relative_error(weight, rebuilt),
+        hessian_error=error,
+    )
+    return layer, entry
+
+
+def _unquantized(
+    checkpoint: Checkpoint, skeleton: nn.Module, layers: dict[str, QuantizedLayer]
+) -> dict[str, Tensor]:
+    """All tensors of the inference network that no quantized layer replaces, in bfloat16."""
+    replaced = {f'{name}.weight' for name in layers}
+    return {
+        name: checkpoint.tensor(name).to(torch.bfloat16)
+        for name, _ in skeleton.named_parameters()
+        if name not in replaced
+    }
+
+
+def _check_differentiable(checkpoint: Checkpoint) -> None:
+    if checkpoint.config.head == 'discrete':
+        raise HbvlaError(
+            f'{checkpoint.folder}: discrete actions have no gradient; add --probe none'
+        )
+
+
+def _describe_calibration(
+    calibration: CalibrationSet | None, request: Request
+) -> dict[str, Any] | None:
+    if calibration is None:
+        return None
+    return {**calibration.description, 'probe': request.probe}
+
+
+def describe_source(folder: Path) -> dict[str, Any]:
+    """Name, bytes and digests of a full-precision folder; a LoRA adapter is not counted."""
+    files = {p.name: FileEntry.of(p) for p in sorted(folder.iterdir()) if p.is_file()}
+    return {
+        'name': folder.resolve().name,
+        'bytes': sum(entry.size for entry in files.values()),
+        'files': {name: dataclasses.asdict(entry) for name, entry in files.items()},
+    }

@@ -1,0 +1,250 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.packed.accounting import packed_report
+from hbvla_ros.packed.linear import PackedLinear
+from hbvla_ros.packed.manifest import LayerEntry, Manifest
+from hbvla_ros.packed.reader import PackedFolder
+from hbvla_ros.policy import Policy
+from hbvla_ros.quantization.calibration import CalibrationSet, load_calibration
+from hbvla_ros.quantization.options import MethodOptions
+from hbvla_ros.quantization.pipeline import Request, SilentProgress, quantize_checkpoint
+from hbvla_ros.vla.checkpoint import Checkpoint
+from hbvla_ros.vla.network import OpenVLANetwork
+from hbvla_ros.vla.platform import PLATFORMS, resolve_platform
+
+GOLDEN = Path(__file__).parents[1] / 'golden' / 'openvla_oft'
+# Enough for what is tested here, and several times faster than the default.
+FAST = MethodOptions(rounds=1, column_refits=0)
+
+
+def open_checkpoint(folder: Path, platform: str | None = None) -> Checkpoint:
+    return Checkpoint.open(folder, resolve_platform(folder, platform))
+
+
+def action_error(network: OpenVLANetwork, reference: OpenVLANetwork, data: CalibrationSet) -> float:
+    """Relative root mean square difference of the actions."""
+    difference, size = torch.zeros(()), torch.zeros(())
+    with torch.no_grad():
+        for batch in data.batches:
+            wanted = reference(*batch.arguments())
+            difference += (network(*batch.arguments()) - wanted).square().sum()
+            size += wanted.square().sum()
+    return float((difference / size).sqrt())
+
+
+def test_deployed_folder_computes_what_the_quantizer_reconstructed(
+    tiny_checkpoint: Path, tmp_path: Path, episodes_folder: Path
+) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    quantize_checkpoint(checkpoint, Request(bits=2, options=FAST), tmp_path / 'out')
+    packed = PackedFolder.open(tmp_path / 'out')
+    expected = checkpoint.load_network(torch.bfloat16).float()
+    for name, layer in packed.layers.items():
+        expected.get_submodule(name).weight.data = layer.reconstruct()
+    data = load_calibration(episodes_folder, checkpoint, 8, 0)
+    for residency in ('packed', 'bf16'):
+        network = Policy.load(tmp_path / 'out', residency=residency).network
+        assert isinstance(network.get_submodule(next(iter(packed.layers))), PackedLinear)
+        assert action_error(network, expected, data) < 1e-5
+
+
+def test_every_block_that_runs_is_quantized_and_nothing_else(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    manifest = quantize_checkpoint(
+        open_checkpoint(tiny_checkpoint), Request('rtn'), tmp_path / 'out'
+    )
+    towers = [
+        f'vision_backbone.{tower}.blocks.{block}.{part}'
+        for tower in ('featurizer', 'fused_featurizer')
+        for block in (0, 1)
+        for part in ('attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2')
+    ]
+    parts = [f'self_attn.{p}_proj' for p in 'qkvo'] + [
+        f'mlp.{p}_proj' for p in ('gate', 'up', 'down')
+    ]
+    decoder = [f'language_model.model.layers.{i}.{part}' for i in (0, 1) for part in parts]
+    assert list(manifest.layers) == towers + decoder
+    names = PackedFolder.open(tmp_path / 'out').names()
+    unused = ('blocks.2.', 'attn_pool', 'lm_head', 'featurizer.norm.')
+    assert not [name for name in names if any(part in name for part in unused)]
+    assert 'action_head.model.fc1.weight' in names and 'projector.fc1.weight' in names
+
+
+def test_calibration_and_then_the_probe_lower_the_action_error(
+    tiny_checkpoint: Path, tmp_path: Path, episodes_folder: Path
+) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    reference = checkpoint.load_network()
+    data = load_calibration(episodes_folder, checkpoint, 40, 0)
+    held_out = load_calibration(episodes_folder, checkpoint, 48, 1)
+
+    def error(request: Request, calibration: CalibrationSet | None) -> float:
+        quantize_checkpoint(checkpoint, request, tmp_path / 'out', calibration, force=True)
+        network = Policy.load(tmp_path / 'out').network
+        return action_error(network, reference, held_out)
+
+    rtn = error(Request('rtn', 2), None)
+    calibrated = error(Request(bits=2, probe='none', options=FAST), data)
+    probed = error(Request(bits=2, probe='action', options=FAST), data)
+    assert calibrated < 0.7 * rtn
+    assert probed < 0.95 * calibrated
+
+
+def test_same_seed_same_bytes_and_the_seed_draws_the_frames(
+    tiny_checkpoint: Path, tmp_path: Path, episodes_folder: Path
+) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    for name, seed in (('a', 3), ('b', 3), ('c', 4)):
+        data = load_calibration(episodes_folder, checkpoint, 10, seed)
+        quantize_checkpoint(checkpoint, Request(seed=seed, options=FAST), tmp_path / name, data)
+    for path in (tmp_path / 'a').iterdir():
+        assert path.read_bytes() == (tmp_path / 'b' / path.name).read_bytes(), path.name
+    weights = [(tmp_path / name / 'model.safetensors').read_bytes() for name in 'ac']
+    assert weights[0] != weights[1]
+
+
+def test_manifest_tells_where_everything_came_from(
+    tiny_checkpoint: Path, tmp_path: Path, episodes_folder: Path
+) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    data = load_calibration(episodes_folder, checkpoint, 10, 0)
+    quantize_checkpoint(checkpoint, Request(options=FAST), tmp_path / 'out', data)
+    content = json.loads((tmp_path / 'out' / 'hbvla.json').read_text())
+    assert list(content)[:3] == [
+        'format_version',
+        'stored_bits_per_weight',
+        'nominal_bits_per_weight',
+    ]
+    assert content['method'] == 'signplane' and content['bits_asked'] == 1.0
+    assert content['calibration'].items() >= {'frames': 10, 'seed': 0, 'probe': 'action'}.items()
+    assert len(content['calibration']['digest']) == 64
+    source = {path.name: path.stat().st_size for path in tiny_checkpoint.iterdir()}
+    assert {k: v['size'] for k, v in content['source']['files'].items()} == source
+    assert content['source']['bytes'] == sum(source.values())
+    layer = content['layers']['language_model.model.layers.1.mlp.down_proj']
+    assert (layer['rows'], layer['columns'], layer['planes']) == (32, 48, 1)
+    assert layer['bytes'] == 32 * 6 + 32 * 2 + 48 * 2
+    assert 0 < layer['hessian_error'] < layer['relative_error'] < 1
+    written = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert set(content['files']) == written - {'hbvla.json'}
+    assert {'config.json', 'tokenizer.json', 'platform.json', 'dataset_statistics.json'} < written
+    assert str(tmp_path) not in json.dumps(content)
+
+
+@pytest.mark.parametrize(
+    ('name', 'platform'),
+    [
+        ('aloha_film_l1', 'aloha'),
+        ('aloha_l1', 'aloha'),
+        ('libero_diffusion', 'libero'),
+        ('libero_film_l1', 'libero'),
+        ('libero_l1', 'libero'),
+    ],
+)
+def test_real_layouts_quantize(name: str, platform: str, tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(GOLDEN / name, PLATFORMS[platform])
+    manifest = quantize_checkpoint(checkpoint, Request('rtn', 3), tmp_path / 'out')
+    assert manifest.nominal_bits_per_weight == 3
+    report = packed_report(PackedFolder.open(tmp_path / 'out'))
+    assert report.stored_bits_per_weight == pytest.approx(manifest.stored_bits_per_weight, rel=1e-3)
+    assert all(entry.relative_error < 0.1 for entry in manifest.layers.values())
+    assert not any('.scale' in layer or '.shift' in layer for layer in manifest.layers)
+
+
+class Interrupt(SilentProgress):
+    """Presses Ctrl-C at the third layer."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def step(self, name: str = '', entry: LayerEntry | None = None) -> None:
+        self.count += 1
+        if self.count == 3:
+            raise KeyboardInterrupt
+
+
+def test_interrupt_leaves_nothing_behind(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob('*'))
+    with pytest.raises(KeyboardInterrupt):
+        quantize_checkpoint(
+            open_checkpoint(tiny_checkpoint),
+            Request('rtn'),
+            tmp_path / 'new' / 'out',
+            progress=Interrupt(),
+        )
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+@pytest.mark.parametrize(
+    ('request_', 'message'),
+    [
+        (
+            Request(bits=0.9),
+            'one sign plane with its scales takes 2.064 stored bits .* ask for --bits 2.07',
+        ),
+        (Request(bits=float('nan')), 'one sign plane'),
+        (Request('rtn', 1.1), 'rtn takes 1, 2 or 3'),
+        (Request('nonsense'), "method 'nonsense' is unknown"),
+        (Request(probe='other'), '--probe other'),
+    ],
+)
+def test_impossible_requests_are_refused_before_any_work(
+    request_: Request, message: str, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(HbvlaError, match=message):
+        quantize_checkpoint(open_checkpoint(tiny_checkpoint), request_, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_budget_is_kept(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    manifest = quantize_checkpoint(
+        open_checkpoint(tiny_checkpoint), Request(bits=4.5, options=FAST), tmp_path / 'out'
+    )
+    assert manifest.nominal_bits_per_weight == 2
+    assert manifest.stored_bits_per_weight <= 4.5
+
+
+def _spoil(folder: Path, name: str, value: float) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors: dict[str, Tensor] = load_file(folder / 'model.safetensors')
+    tensors[name][0, 0] = value
+    save_file(tensors, folder / 'model.safetensors', metadata={'format': 'pt'})
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_weights_that_are_not_finite_are_named(
+    value: float, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    name = 'language_model.model.layers.0.self_attn.v_proj.weight'
+    _spoil(tiny_checkpoint, name, value)
+    with pytest.raises(HbvlaError, match=f'{name}: holds NaN or infinity'):
+        quantize_checkpoint(open_checkpoint(tiny_checkpoint), Request(), tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_discrete_actions_have_no_gradient(
+    make_tiny_checkpoint, tmp_path: Path, episodes_folder: Path
+) -> None:
+    folder = make_tiny_checkpoint(
+        config={'head': 'discrete'}, platform={'action_slots_per_step': None}
+    )
+    checkpoint = open_checkpoint(folder)
+    data = load_calibration(episodes_folder, checkpoint, 4, 0)
+    with pytest.raises(HbvlaError, match='add --probe none'):
+        quantize_checkpoint(checkpoint, Request(options=FAST), tmp_path / 'out', data)
+    manifest: Manifest = quantize_checkpoint(
+        checkpoint, Request(probe='none', options=FAST), tmp_path / 'out', data
+    )
+    assert 'language_model.lm_head.weight' in PackedFolder.open(tmp_path / 'out').names()
+    assert manifest.calibration is not None and manifest.calibration['probe'] == 'none'
