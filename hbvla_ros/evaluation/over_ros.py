@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def evaluate_over_ros(
     folder = Path(tempfile.mkdtemp(prefix='hbvla-graph-'))
     graph = _Graph(folder, Path(checkpoint), platform, real_time_factor)
     results, identity = [], Path(checkpoint).name
-    with graph.supervisor:
+    with graph.supervisor, _removed_on_interrupt(folder):
         for event in graph.events(seeds, max_seconds):
             if event['event'] == 'episode':
                 results.append(_result(event))
@@ -91,6 +92,16 @@ def evaluate_over_ros(
         'parallel': 1,
     }
     return Evaluation(identity, task, results, settings, time.perf_counter() - started)
+
+
+@contextmanager
+def _removed_on_interrupt(folder: Path) -> Iterator[None]:
+    """Nobody reads the logs of a run that somebody stopped."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 class _Graph:

@@ -22,6 +22,7 @@ class Media:
 
     Attributes:
         video: an MP4 file.
+        poster: a JPEG file that stands for it until it plays.
         video_caption: what it shows.
         strip: a JPEG file with the robot's cameras over time.
         strip_caption: what it shows.
@@ -32,6 +33,7 @@ class Media:
     """
 
     video: bytes | None = None
+    poster: bytes | None = None
     video_caption: str = ''
     strip: bytes | None = None
     strip_caption: str = ''
@@ -47,7 +49,7 @@ def render_report(report: Mapping[str, Any], media: Media) -> str:
     Args:
         report: content of ``report.json``: ``title``, ``subtitle``, ``command``, ``method``,
             ``notices``, ``versions``, ``conditions`` (each ``name``, ``size`` as of ``hbvla info
-            --json`` and ``evaluation`` as of ``hbvla eval --json``) and ``sizes``.
+            --json``, ``evaluation`` and ``in_process`` as of ``hbvla eval --json``) and ``sizes``.
         media: pictures.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -70,8 +72,10 @@ def render_report(report: Mapping[str, Any], media: Media) -> str:
         conditions=[_card(one) for one in conditions],
         reading=reading(conditions),
         sizes=[_size_row(one) for one in report['sizes']],
+        comparison=[_comparison_row(one) for one in conditions],
         episodes=_episode_rows(conditions),
         video=media.video and _data_address('video/mp4', media.video),
+        poster=media.poster and _data_address('image/jpeg', media.poster),
         video_caption=media.video_caption,
         strip=media.strip and _data_address('image/jpeg', media.strip),
         strip_caption=media.strip_caption,
@@ -164,6 +168,17 @@ def _size_row(size: Mapping[str, Any]) -> dict[str, str]:
         'layer_bytes': f'{size["quantized_bytes"]:,}',
         'folder_bytes': f'{size["total_bytes"]:,}',
         'driven': 'yes' if size['driven'] else 'no, size only',
+    }
+
+
+def _comparison_row(condition: Mapping[str, Any]) -> dict[str, str]:
+    """Over ROS against in process, and whether the episodes tell them apart."""
+    over_ros, in_process = _rate(condition['evaluation']), _rate(condition['in_process'])
+    return {
+        'name': condition['name'],
+        'over_ros': str(over_ros),
+        'in_process': str(in_process),
+        'verdict': 'overlap' if over_ros.agrees_with(in_process) else 'do not overlap',
     }
 
 
