@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.closed_loop import evaluate
 from hbvla_ros.evaluation.demo_report import Condition, content, film, media, write_film
-from hbvla_ros.evaluation.over_ros import evaluate_over_ros
+from hbvla_ros.evaluation.over_ros import MAX_SECONDS, evaluate_over_ros
 from hbvla_ros.evaluation.report import render_report, write_atomically
 
 if TYPE_CHECKING:
@@ -32,7 +32,12 @@ class Demo:
     """One run of the demo; its methods are called in the order of their names below."""
 
     def __init__(
-        self, checkpoint: Path, out: Path, seeds: Sequence[int], reporter: Reporter
+        self,
+        checkpoint: Path,
+        out: Path,
+        seeds: Sequence[int],
+        reporter: Reporter,
+        max_seconds: float = MAX_SECONDS,
     ) -> None:
         """Prepare.
 
@@ -41,6 +46,7 @@ class Demo:
             out: where report and quantized checkpoints go.
             seeds: evaluation seeds, one an episode.
             reporter: told what goes on.
+            max_seconds: simulated time after which an episode has failed.
 
         Raises:
             HbvlaError: ``out`` is a file.
@@ -48,7 +54,7 @@ class Demo:
         if out.exists() and not out.is_dir():
             raise HbvlaError(f'{out}: is a file; give a folder with --out')
         self._checkpoint, self._out, self._seeds = checkpoint, out, seeds
-        self._reporter = reporter
+        self._reporter, self._max_seconds = reporter, max_seconds
         self._sizes: list[dict[str, Any]] = []
         self._driven: list[tuple[Path, dict[str, Any]]] = []
         self._conditions: list[Condition] = []
@@ -112,14 +118,17 @@ class Demo:
             over_ros = evaluate_over_ros(
                 folder,
                 self._seeds,
+                max_seconds=self._max_seconds,
                 progress=self._reporter.episode,
                 status=self._reporter.status,
             )
             self._reporter.say(f'{name} over ROS 2: {over_ros.success}')
             self._reporter.begin(f'{name} in one process', count)
+            policy = Policy.load(folder)
             in_process = evaluate(
-                Policy.load(folder),
+                policy,
                 self._seeds,
+                max_steps=round(self._max_seconds / policy.platform.step),
                 progress=lambda _: self._reporter.advance(),
             )
             self._reporter.say(f'{name} in one process: {in_process.success}')

@@ -106,6 +106,7 @@ def check_cv_bridge() -> Row:
         'cv_bridge',
         'ok' if found else 'missing',
         f'converts, OpenCV {found["opencv"]}' if found else error,
-        'raw camera images are converted with it; compressed ones do without',
+        'camera images are decoded with it',
         "pip install cv_bridge 'numpy<2.3' 'opencv-python-headless<5', or a ROS 2 installation",
+        required=True,
     )

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from hbvla_ros.evaluation import footage, plots
 from hbvla_ros.evaluation.episode import EpisodeResult, Evaluation
-from hbvla_ros.evaluation.footage import Footage
+from hbvla_ros.evaluation.footage import Footage, Picture
 from hbvla_ros.evaluation.report import Media
 from hbvla_ros.evaluation.versions import versions
 
@@ -78,9 +79,12 @@ def film(conditions: Sequence[Condition], size: tuple[int, int] = (360, 480)) ->
 
 def write_film(films: Sequence[Filmed], path: Path) -> None:
     """Write the films side by side as MP4."""
+    footage.write_video(_frames(films), films[0].footage.rate, path)
+
+
+def _frames(films: Sequence[Filmed]) -> Iterator[Picture]:
     captions = [f'{one.name}: {_outcome(one.episode)}' for one in films]
-    drawn = [one.footage for one in films]
-    footage.write_video(footage.side_by_side(drawn, captions), drawn[0].rate, path)
+    return footage.side_by_side([one.footage for one in films], captions)
 
 
 def media(conditions: Sequence[Condition], films: Sequence[Filmed], video: bytes) -> Media:
@@ -96,6 +100,7 @@ def media(conditions: Sequence[Condition], films: Sequence[Filmed], video: bytes
     )
     return Media(
         video=video,
+        poster=footage.jpeg(next(islice(_frames(films), len(first.footage.frames) // 2, None))),
         video_caption=f'Seed {first.episode.seed}, "{first.episode.instruction}". {replayed}',
         strip=footage.jpeg(footage.strip_picture(first.footage)),
         strip_caption='What the policy sees: high camera, left wrist and right wrist over the '
@@ -131,7 +136,7 @@ def content(
     factor = settings['real_time_factor']
     count = len(conditions[0].over_ros.episodes)
     return {
-        'title': 'A 1-bit policy moves two arms over ROS 2',
+        'title': 'Two arms over ROS 2, driven at full precision and at 1 bit',
         'subtitle': f'{count} episodes of {conditions[0].over_ros.task} for each checkpoint, '
         f'{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC',
         'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),

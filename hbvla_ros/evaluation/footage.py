@@ -121,7 +121,7 @@ def strip_picture(footage: Footage, gap: int = 4) -> Picture:
     rows = []
     for name in footage.strip[0][1]:
         pictures = [pictures[name] for _, pictures in footage.strip]
-        padded = [np.pad(picture, ((0, gap), (0, gap), (0, 0)), constant_values=255)
+        padded = [np.pad(picture, ((0, gap), (0, gap), (0, 0)), constant_values=128)
                   for picture in pictures]  # fmt: skip
         rows.append(np.concatenate(padded, axis=1)[:, :-gap])
     return np.concatenate(rows)[:-gap]
