@@ -115,7 +115,7 @@ def jpeg_round_trip(image: Pixels) -> Pixels:
 
 
 @functools.lru_cache(maxsize=32)
-def _lanczos_weights(source: int, target: int) -> NDArray[np.float32]:
+def lanczos_weights(source: int, target: int) -> NDArray[np.float32]:
     """Rows of normalised lanczos3 weights (target, source), widened when shrinking."""
     scale = source / target
     centres = (np.arange(target) + 0.5) * scale
@@ -127,8 +127,8 @@ def _lanczos_weights(source: int, target: int) -> NDArray[np.float32]:
 
 def lanczos_resize(image: Pixels, size: tuple[int, int]) -> Pixels:
     """Antialiased lanczos3 in float without intermediate rounding, rounded half to even."""
-    rows = _lanczos_weights(image.shape[0], size[0])
-    columns = _lanczos_weights(image.shape[1], size[1])
+    rows = lanczos_weights(image.shape[0], size[0])
+    columns = lanczos_weights(image.shape[1], size[1])
     tall = np.tensordot(rows, image.astype(np.float32), axes=(1, 0))
     resized = np.einsum('hwc,ow->hoc', tall, columns, optimize=True)
     return np.clip(np.rint(resized), 0, 255).astype(np.uint8)

@@ -66,6 +66,16 @@ def test_tensors_are_mapped_and_assigned_not_copied(tiny_checkpoint):
         assert any(start <= place < end for start, end in ranges), name
 
 
+def test_changing_a_network_does_not_write_into_the_files(tiny_checkpoint):
+    before = {path.name: path.read_bytes() for path in tiny_checkpoint.iterdir()}
+    network = open_tiny(tiny_checkpoint).load_network(dtype=torch.bfloat16)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1.0)
+    assert before == {path.name: path.read_bytes() for path in tiny_checkpoint.iterdir()}
+    assert open_tiny(tiny_checkpoint).tensor('projector.fc1.bias').abs().max() < 1
+
+
 def test_shards_are_read_one_after_another_and_let_go(sharded, monkeypatch):
     events = []
     read, release = SafetensorsFile.tensor, SafetensorsFile.release
