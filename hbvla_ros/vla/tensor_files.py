@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,16 +76,21 @@ class PickledFile(TensorFile):
         super().__init__(path)
         self._tensors: dict[str, Tensor] | None = None
 
+    def _load(self) -> Any:
+        """The file's content; only files of before torch 1.6 cannot be mapped."""
+        try:
+            mapped = _starts_as_zip(self.path)
+            return torch.load(self.path, map_location='cpu', weights_only=True, mmap=mapped)
+        except FileNotFoundError:
+            raise HbvlaError(f'{self.path}: missing; copy it again') from None
+        except Exception as error:  # Damaged files make torch raise errors of many kinds.
+            raise HbvlaError(
+                f'{self.path}: truncated or not a state dict ({error}); copy it again'
+            ) from None
+
     def _open(self) -> dict[str, Tensor]:
         if self._tensors is None:
-            try:
-                content = torch.load(self.path, map_location='cpu', weights_only=True, mmap=True)
-            except FileNotFoundError:
-                raise HbvlaError(f'{self.path}: missing; copy it again') from None
-            except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-                raise HbvlaError(
-                    f'{self.path}: truncated or not a state dict ({error}); copy it again'
-                ) from None
+            content = self._load()
             if not isinstance(content, dict) or not all(
                 isinstance(value, Tensor) for value in content.values()
             ):
@@ -105,6 +109,11 @@ class PickledFile(TensorFile):
     def release(self) -> None:
         """Unmap the file as soon as no tensor of it is in use."""
         self._tensors = None
+
+
+def _starts_as_zip(path: Path) -> bool:
+    with path.open('rb') as stream:
+        return stream.read(2) == b'PK'
 
 
 def find_shards(folder: Path) -> list[Path]:

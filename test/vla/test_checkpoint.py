@@ -150,6 +150,18 @@ def test_truncated_side_file(sharded, size):
         Checkpoint.open(sharded, ALOHA_KEYED)
 
 
+def test_side_file_of_an_old_torch(sharded):
+    wanted = Checkpoint.open(sharded, ALOHA_KEYED).tensor('action_head.model.fc2.weight').clone()
+    path = sharded / 'action_head--1_checkpoint.pt'
+    content = torch.load(path, weights_only=True)
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    actual = Checkpoint.open(sharded, ALOHA_KEYED).tensor('action_head.model.fc2.weight')
+    torch.testing.assert_close(actual, wanted, atol=0, rtol=0)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(HbvlaError, match='truncated or not a state dict'):
+        Checkpoint.open(sharded, ALOHA_KEYED)
+
+
 def test_side_file_that_is_no_state_dict(sharded):
     torch.save([1, 2], sharded / 'action_head--1_checkpoint.pt')
     with pytest.raises(HbvlaError, match='not a state dict of tensors'):

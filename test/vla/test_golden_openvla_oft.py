@@ -23,7 +23,7 @@ from hbvla_ros.vla.platform import ALOHA, PLATFORMS, Platform
 from hbvla_ros.vla.tokens import build_prompt, complete_ids, full_ids
 
 OWN = Path(__file__).parents[1] / 'golden' / 'openvla_oft'
-ROOT = Path(os.environ.get('HBVLA_GOLDEN_DIR', OWN))
+ROOT = Path(os.environ.get('HBVLA_GOLDEN_DIR') or OWN)
 FOLDERS = sorted(path.parent for path in ROOT.glob('*/fixture.json'))
 
 # Largest difference allowed, per array of inputs.npz and expected.npz.

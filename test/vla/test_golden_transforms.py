@@ -24,7 +24,7 @@ from hbvla_ros.vla.platform import ALOHA, LIBERO
 from hbvla_ros.vla.tokens import build_prompt, complete_ids
 
 OWN = Path(__file__).parents[1] / 'golden' / 'openvla_oft'
-ROOT = Path(os.environ.get('HBVLA_GOLDEN_DIR', OWN))
+ROOT = Path(os.environ.get('HBVLA_GOLDEN_DIR') or OWN)
 
 
 def difference(actual, expected) -> float:
