@@ -22,7 +22,7 @@ INSTALL_REQUIRES = [
 ]
 EXTRAS_REQUIRE = {
     # The simulated robot.
-    'sim': ['mujoco>=3.2,<4', 'gym-aloha>=0.1.1', 'imageio[ffmpeg]>=2.30'],
+    'sim': ['mujoco>=3.4,<4', 'gym-aloha>=0.1.1', 'imageio[ffmpeg]>=2.30'],
     # ROS 2 Jazzy from PyPI, for machines without a ROS installation. The last three lines hold what
     # PyPI's cv_bridge needs beside it.
     'ros': [

@@ -1,0 +1,175 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Demonstrations in memory, as the deployed policy will see them.
+
+Frames are held as uint8 after the policy's resize (JPEG round trip and Lanczos) and before the
+centre crop. The demonstrations store JPEG at the quality of that round trip, so decoding them with
+the same decoder is the round trip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.vla.images import lanczos_weights
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """All labelled frames of a set of episodes.
+
+    Attributes:
+        frames: uint8 (N, cameras, size, size, 3).
+        proprioception: float32 (N, P), physical units.
+        chunks: float32 (N, K, A), physical units.
+        auxiliary: float32 (N, X) object and tool positions, used for auxiliary losses only.
+        auxiliary_names: names of the X columns.
+        instruction_index: int64 (N,) into `instructions`.
+        instructions: the distinct instructions.
+        episodes: number of episodes.
+        digest: SHA-256 over the episode files, in order.
+    """
+
+    frames: NDArray[np.uint8]
+    proprioception: NDArray[np.float32]
+    chunks: NDArray[np.float32]
+    auxiliary: NDArray[np.float32]
+    auxiliary_names: tuple[str, ...]
+    instruction_index: NDArray[np.int64]
+    instructions: tuple[str, ...]
+    episodes: int
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def _decode(archive: Any, camera: str, size: int) -> NDArray[np.uint8]:
+    """All frames of one camera of an episode: uint8 (T, size, size, 3)."""
+    import simplejpeg
+
+    data, offsets = archive[f'jpeg_{camera}'], archive[f'offset_{camera}']
+    # The same decoder settings as the policy's JPEG round trip (fast integer IDCT).
+    images = [
+        simplejpeg.decode_jpeg(data[begin:end].tobytes(), 'RGB', fastdct=True, fastupsample=False)
+        for begin, end in zip(offsets[:-1], offsets[1:], strict=True)
+    ]
+    return resize_frames(torch.from_numpy(np.stack(images)), size).numpy()
+
+
+def resize_frames(frames: torch.Tensor, size: int) -> torch.Tensor:
+    """The policy's Lanczos resize of many frames at once.
+
+    Args:
+        frames: uint8 (T, H, W, 3).
+        size: height and width of the result.
+
+    Returns:
+        uint8 (T, size, size, 3), equal to the single-frame resize but for rounding ties.
+    """
+    count, height, width, _ = frames.shape
+    rows = torch.from_numpy(lanczos_weights(height, size))
+    columns = torch.from_numpy(lanczos_weights(width, size))
+    wide = torch.matmul(rows, frames.reshape(count, height, -1).float())
+    wide = wide.reshape(count, size, width, 3).permute(0, 1, 3, 2)
+    small = torch.matmul(wide, columns.T).permute(0, 1, 3, 2)
+    return small.round().clamp(0, 255).to(torch.uint8).contiguous()
+
+
+def read_episode(
+    path: Path, cameras: Sequence[str], chunk: int, size: int
+) -> dict[str, Any]:
+    """One episode file as arrays.
+
+    Raises:
+        HbvlaError: unreadable file, missing camera, or labels shorter than the chunk.
+    """
+    try:
+        archive = np.load(path, allow_pickle=False)
+        labels = archive['chunks']
+        missing = [c for c in cameras if f'jpeg_{c}' not in archive.files]
+    except (OSError, ValueError, KeyError) as error:
+        raise HbvlaError(f'{path}: not a demonstration episode ({error}); delete it') from error
+    if missing:
+        raise HbvlaError(f'{path}: camera {missing[0]} is missing; record the cameras {cameras}')
+    if labels.shape[1] < chunk:
+        raise HbvlaError(f'{path}: labels have {labels.shape[1]} rows, the chunk needs {chunk}')
+    return {
+        'frames': np.stack([_decode(archive, c, size) for c in cameras], axis=1),
+        'proprioception': archive['proprioception'].astype(np.float32),
+        'chunks': labels[:, :chunk].astype(np.float32),
+        'auxiliary': archive['auxiliary'].astype(np.float32),
+        'auxiliary_names': tuple(str(name) for name in archive['auxiliary_names']),
+        'instruction': str(archive['instruction']),
+    }
+
+
+def load_demonstrations(
+    folder: Path, cameras: Sequence[str], chunk: int, size: int
+) -> Demonstrations:
+    """Read every episode of a folder, in the order of the seeds.
+
+    Raises:
+        HbvlaError: no episode in the folder, or one that does not fit.
+    """
+    paths = sorted(folder.glob('episode_*.npz'), key=lambda p: int(p.stem.split('_')[1]))
+    if not paths:
+        raise HbvlaError(f'{folder}: no episode_*.npz in it; make some with hbvla demos')
+    episodes = [read_episode(path, cameras, chunk, size) for path in paths]
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    instructions = tuple(sorted({e['instruction'] for e in episodes}))
+    lengths = [len(e['frames']) for e in episodes]
+    which = [instructions.index(e['instruction']) for e in episodes]
+    frames = np.empty((sum(lengths), *episodes[0]['frames'].shape[1:]), np.uint8)
+    position = 0
+    for episode, length in zip(episodes, lengths, strict=True):
+        # Freed as it is copied, so that the frames are held once.
+        frames[position : position + length] = episode.pop('frames')
+        position += length
+    return Demonstrations(
+        frames=frames,
+        proprioception=np.concatenate([e['proprioception'] for e in episodes]),
+        chunks=np.concatenate([e['chunks'] for e in episodes]),
+        auxiliary=np.concatenate([e['auxiliary'] for e in episodes]),
+        auxiliary_names=episodes[0]['auxiliary_names'],
+        instruction_index=np.repeat(which, lengths).astype(np.int64),
+        instructions=instructions,
+        episodes=len(paths),
+        digest=digest.hexdigest(),
+    )
+
+
+def dataset_statistics(demonstrations: Demonstrations, key: str) -> dict[str, Any]:
+    """dataset_statistics.json as OpenVLA-OFT's trainer writes it."""
+
+    def summary(values: NDArray[np.float32]) -> dict[str, list[float]]:
+        flat = values.reshape(-1, values.shape[-1]).astype(np.float64)
+        return {
+            'mean': flat.mean(0).tolist(),
+            'std': flat.std(0).tolist(),
+            'max': flat.max(0).tolist(),
+            'min': flat.min(0).tolist(),
+            'q01': np.quantile(flat, 0.01, axis=0).tolist(),
+            'q99': np.quantile(flat, 0.99, axis=0).tolist(),
+        }
+
+    action: dict[str, Any] = summary(demonstrations.chunks)
+    action['mask'] = [True] * demonstrations.chunks.shape[-1]
+    return {
+        key: {
+            'action': action,
+            'proprio': summary(demonstrations.proprioception),
+            'num_transitions': len(demonstrations),
+            'num_trajectories': demonstrations.episodes,
+        }
+    }
