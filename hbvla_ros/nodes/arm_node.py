@@ -183,10 +183,12 @@ class ArmNode(ManagedNode):
         if fault and not self._fault:
             self._chunk_clock.flush()
             self._fault = fault
-            self.get_logger().error(f'{fault}: holding')
+            # Right after the start it is no fault that the drivers have not been heard.
+            log = self.get_logger().warning if age == float('inf') else self.get_logger().error
+            log(f'{fault}: holding')
             self._tick()
         elif not fault and self._fault:
-            self.get_logger().info('joint states are back: chunks are executed again')
+            self.get_logger().info('joint states are there: chunks are executed')
         self._fault = fault
 
     def _reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -18,9 +18,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
-from hbvla_ros.control.clock import drained
 from hbvla_ros.control.latency import LatencyTracker
 from hbvla_ros.control.profile import RobotProfile
+from hbvla_ros.control.schedule import InferenceSchedule
 from hbvla_ros.data import ActionChunk
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.nodes import diagnostics
@@ -37,42 +37,11 @@ from hbvla_ros.nodes.inference import (
 )
 from hbvla_ros.nodes.joint_reader import JointReader
 from hbvla_ros.nodes.lifecycle import ManagedNode
-from hbvla_ros.nodes.parameters import Parameter
+from hbvla_ros.nodes.policy_parameters import TABLE
 from hbvla_ros.nodes.run import main as run_main
 from hbvla_ros.nodes.worker import Worker
 
 NAME = 'policy_node'
-TABLE = (
-    Parameter('checkpoint', '', 'Folder of the checkpoint, full precision or quantized.'),
-    Parameter('robot', 'aloha_sim', 'Robot profile: a name or the path of a profile .yaml.'),
-    Parameter('instruction', '', 'Task in words; empty waits for ~/instruction.'),
-    Parameter(
-        'platform', '', 'Platform name or .json, for a checkpoint that does not say its own.'
-    ),
-    Parameter('device', 'cpu', 'Where the network runs, such as cpu or cuda:0.'),
-    Parameter('residency', 'bf16', 'How packed layers sit in memory, such as bf16 or packed.'),
-    Parameter(
-        'replan_fraction',
-        0.5,
-        'Share of the present chunk after which the next inference starts.',
-        low=0.0,
-        high=1.0,
-    ),
-    Parameter(
-        'inference_period',
-        0.0,
-        'Start an inference every so many s instead; 0 goes by replan_fraction.',
-        low=0.0,
-        high=10.0,
-    ),
-    Parameter('poll_rate', 100.0, 'How often it looks whether to start, Hz.', low=1.0, high=500.0),
-    Parameter(
-        'heartbeat_rate', 10.0, 'Messages on ~/heartbeat per second, Hz.', low=0.5, high=100.0
-    ),
-    Parameter(
-        'diagnostics_rate', 1.0, 'Reports on /diagnostics per second, Hz.', low=0.1, high=10.0
-    ),
-)
 # Leaves time for the rest of an exit within 2 s.
 _CLOSE_TIMEOUT = 1.0
 
@@ -116,7 +85,7 @@ class PolicyNode(ManagedNode):
         self._latency, self._decoding = LatencyTracker(), LatencyTracker()
         self._chunk_rate = diagnostics.RateMeter()
         self._failures, self._failure, self._problem = 0, '', ''
-        self._forget()
+        self._schedule = InferenceSchedule(values['replan_fraction'], values['inference_period'])
         self._joints = JointReader(self, self.profile)
         self._frames = FrameReader(self, cameras, self.profile.safety)
         self._reporter = diagnostics.Reporter(self, self.profile.robot)
@@ -188,12 +157,8 @@ class PolicyNode(ManagedNode):
         flush = ActionChunk(nothing, stamp, 1.0, stamp, self._instruction, checkpoint)
         with self._gate:
             self._sequence += 1
-            self._forget()
+            self._schedule.forget()
             self._chunks.publish(chunk_to_message(flush, self.profile.action_names))
-
-    def _forget(self) -> None:
-        self._chunk: ActionChunk | None = None
-        self._fired = self._reference = -np.inf
 
     def _poll(self) -> None:
         """Collect a finished inference and start the next one when it is due."""
@@ -205,26 +170,14 @@ class PolicyNode(ManagedNode):
         if not self._open or not self._instruction or self._worker is None:
             return
         now = self.now()
-        if not self._is_due(now):
+        if not self._schedule.is_due(now):
             return
         request, self._problem = self._request(now)
         if request is None:
             return
-        self._fired, self._reference = now, request.stamp
+        self._schedule.start(now, request.stamp)
         policy, sequence = self._policy, self._sequence
         self._job = self._worker.submit(lambda: self._act(policy, request, sequence))
-
-    def _is_due(self, now: float) -> bool:
-        if now < self._fired:
-            # The clock went back: what is known about the present chunk no longer holds.
-            self._forget()
-        period = self._values['inference_period']
-        if period > 0.0:
-            return now - self._fired >= period
-        chunk = self._chunk
-        return chunk is None or (
-            drained(chunk.start, chunk.end, now) >= self._values['replan_fraction']
-        )
 
     def _request(self, now: float) -> tuple[Request | None, str]:
         """What to infer from, or why there is nothing."""
@@ -234,8 +187,8 @@ class PolicyNode(ManagedNode):
         if problem:
             return None, problem
         reference = min(frame.stamp for frame in frames.values())
-        if reference <= self._reference:
-            return None, ''  # nothing new to see since the last inference
+        if not self._schedule.is_new(reference):
+            return None, ''
         pose = self._joints.at(reference)
         return (None, '') if pose is None else (Request(frames, pose, self._instruction), '')
 
@@ -246,7 +199,7 @@ class PolicyNode(ManagedNode):
         with self._gate:
             if self._open and sequence == self._sequence:
                 self._chunks.publish(message)
-                self._chunk = outcome.chunk
+                self._schedule.accept(outcome.chunk)
         return outcome
 
     def _finish(self, job: Future[Outcome]) -> None:

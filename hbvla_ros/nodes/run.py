@@ -22,6 +22,7 @@ from hbvla_ros.errors import HbvlaError
 # A signal is noticed at the latest after this; 10 wake-ups a second cost nothing measurable.
 _WAKE_UP = 0.1
 _BAD_INPUT = 2
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Runnable(Protocol):
@@ -35,13 +36,23 @@ class Runnable(Protocol):
 
 
 class _StopRequest:
-    """SIGINT and SIGTERM as a flag; while ``interrupt`` is set they also end the present call."""
+    """SIGINT and SIGTERM as a flag; while ``interrupt`` is set they also end the present call.
+
+    From a terminal, launch and its nodes all get the signal and launch sends another: once a node
+    is leaving, more of them change nothing.
+    """
 
     def __init__(self) -> None:
         self.received = False
         self.interrupt = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             signal.signal(number, self._handle)
+
+    def ignore_more(self) -> None:
+        """Ignore signals from now on, also while the interpreter itself leaves."""
+        self.interrupt = False
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = True
@@ -73,7 +84,7 @@ def run(name: str, make_node: Callable[[], Node]) -> int:
     except (ExternalShutdownException, SystemExit):
         pass
     finally:
-        request.interrupt = False
+        request.ignore_more()
         if node is not None:
             _stop(node)
         rclpy.try_shutdown()

@@ -33,7 +33,7 @@ PROFILE = RobotProfile.load('aloha_sim')
 START = PROFILE.start_pose
 
 
-def wait_for(condition, timeout=5.0):
+def wait_for(condition, timeout=15.0):
     """Wait until ``condition()`` is true; its last value."""
     end = time.monotonic() + timeout
     while not condition() and time.monotonic() < end:

@@ -1,0 +1,38 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Parameters of the policy node."""
+
+from __future__ import annotations
+
+from hbvla_ros.nodes.parameters import Parameter
+
+TABLE = (
+    Parameter('checkpoint', '', 'Folder of the checkpoint, full precision or quantized.'),
+    Parameter('robot', 'aloha_sim', 'Robot profile: a name or the path of a profile .yaml.'),
+    Parameter('instruction', '', 'Task in words; empty waits for ~/instruction.'),
+    Parameter(
+        'platform', '', 'Platform name or .json, for a checkpoint that does not say its own.'
+    ),
+    Parameter('device', 'cpu', 'Where the network runs, such as cpu or cuda:0.'),
+    Parameter('residency', 'bf16', 'How packed layers sit in memory, such as bf16 or packed.'),
+    Parameter(
+        'replan_fraction',
+        0.5,
+        'Share of the present chunk after which the next inference starts.',
+        low=0.0,
+        high=1.0,
+    ),
+    Parameter(
+        'inference_period',
+        0.0,
+        'Start an inference every so many s instead; 0 goes by replan_fraction.',
+        low=0.0,
+        high=10.0,
+    ),
+    Parameter('poll_rate', 100.0, 'How often it looks whether to start, Hz.', low=1.0, high=500.0),
+    Parameter(
+        'heartbeat_rate', 10.0, 'Messages on ~/heartbeat per second, Hz.', low=0.5, high=100.0
+    ),
+    Parameter(
+        'diagnostics_rate', 1.0, 'Reports on /diagnostics per second, Hz.', low=0.1, high=10.0
+    ),
+)

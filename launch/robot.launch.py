@@ -1,0 +1,69 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Policy and arms on a robot; the drivers and cameras that its profile names must be up."""
+
+from launch.actions import DeclareLaunchArgument
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
+
+PARAMETERS = PathJoinSubstitution([FindPackageShare('hbvla_ros'), 'config', 'policy.yaml'])
+# Name, default (None: must be given), what it is.
+ARGUMENTS = (
+    ('checkpoint', None, 'Folder of the checkpoint, full precision or quantized.'),
+    ('robot', None, 'Robot profile: a name in config/robots or the path of a .yaml.'),
+    ('instruction', '', 'Task in words; empty waits for one on the topic instruction.'),
+    ('namespace', '', 'Namespace of all nodes and of the relative topics in the profile.'),
+    ('use_sim_time', 'false', 'Take time from /clock instead of the system.'),
+    ('params_file', PARAMETERS, 'Parameters of the nodes.'),
+    ('autostart', 'true', 'Configure and activate the nodes; false waits for a manager.'),
+    ('log_level', 'info', 'Log level of the nodes: debug, info, warn, error or fatal.'),
+    ('respawn', 'false', 'Start a node again when it dies.'),
+)
+
+
+def managed_node(name, **parameters):
+    """One of our lifecycle nodes with the parameters that all of them share."""
+    return LifecycleNode(
+        package='hbvla_ros',
+        executable=name,
+        name=name,
+        namespace=LaunchConfiguration('namespace'),
+        parameters=[
+            LaunchConfiguration('params_file'),
+            {
+                'robot': text('robot'),
+                'use_sim_time': ParameterValue(
+                    LaunchConfiguration('use_sim_time'), value_type=bool
+                ),
+                'autostart': ParameterValue(LaunchConfiguration('autostart'), value_type=bool),
+                **parameters,
+            },
+        ],
+        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
+        respawn=LaunchConfiguration('respawn'),
+        respawn_delay=2.0,
+        output='screen',
+    )
+
+
+def text(argument):
+    """A launch argument as a string parameter, also when it looks like a number."""
+    return ParameterValue(LaunchConfiguration(argument), value_type=str)
+
+
+def generate_launch_description():
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=description)
+                for name, default, description in ARGUMENTS
+            ),
+            managed_node(
+                'policy_node', checkpoint=text('checkpoint'), instruction=text('instruction')
+            ),
+            managed_node('arm_node'),
+        ]
+    )

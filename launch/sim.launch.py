@@ -1,0 +1,59 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""The simulated two-arm robot with policy and arms: robot.launch.py plus the robot itself."""
+
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.substitutions import FindPackageShare
+
+from launch import LaunchDescription
+
+SHARE = FindPackageShare('hbvla_ros')
+PARAMETERS = PathJoinSubstitution([SHARE, 'config', 'policy.yaml'])
+POLICY = PathJoinSubstitution([SHARE, 'models', 'aloha_sim_small'])
+# Name, default, what it is.
+ARGUMENTS = (
+    ('checkpoint', POLICY, 'Folder of the checkpoint, full precision or quantized.'),
+    ('robot', 'aloha_sim', 'Robot profile of the simulated robot.'),
+    ('instruction', '', "Task in words until the simulator gives the episode's own."),
+    ('seed', '0', 'Seed of the first episode.'),
+    ('namespace', '', 'Namespace of all nodes and of the relative topics in the profile.'),
+    ('use_sim_time', 'true', 'Take time from the simulator; false is only for tests.'),
+    ('params_file', PARAMETERS, 'Parameters of the nodes.'),
+    ('autostart', 'true', 'Configure and activate the nodes; false waits for a manager.'),
+    ('log_level', 'info', 'Log level of the nodes: debug, info, warn, error or fatal.'),
+    ('respawn', 'false', 'Start a node again when it dies.'),
+)
+
+
+def generate_launch_description():
+    robot = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(PathJoinSubstitution([SHARE, 'launch', 'robot.launch.py'])),
+        launch_arguments=[
+            (name, LaunchConfiguration(name)) for name, _, _ in ARGUMENTS if name != 'seed'
+        ],
+    )
+    simulator = Node(
+        package='hbvla_ros',
+        executable='sim_robot_node',
+        name='sim_robot_node',
+        namespace=LaunchConfiguration('namespace'),
+        parameters=[
+            LaunchConfiguration('params_file'),
+            {
+                'robot': ParameterValue(LaunchConfiguration('robot'), value_type=str),
+                'seed': ParameterValue(LaunchConfiguration('seed'), value_type=int),
+            },
+        ],
+        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
+        respawn=LaunchConfiguration('respawn'),
+        respawn_delay=2.0,
+        output='screen',
+    )
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, default, description in ARGUMENTS
+    ]
+    return LaunchDescription([*declared, simulator, robot])
