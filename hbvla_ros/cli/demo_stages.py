@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.evaluation.closed_loop import evaluate
+from hbvla_ros.evaluation.closed_loop import check_platform, evaluate
 from hbvla_ros.evaluation.demo_report import Condition, content, film, media, write_film
 from hbvla_ros.evaluation.over_ros import MAX_SECONDS, evaluate_over_ros
 from hbvla_ros.evaluation.report import render_report, write_atomically
@@ -62,13 +62,17 @@ class Demo:
     def quantize(self) -> None:
         """Record a few calibration episodes and quantize the policy with every method."""
         from hbvla_ros.packed.accounting import full_precision_report, packed_report
+        from hbvla_ros.packed.manifest import MANIFEST_NAME
         from hbvla_ros.packed.reader import PackedFolder
         from hbvla_ros.quantization.calibration import load_calibration
         from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
         from hbvla_ros.vla.checkpoint import Checkpoint
         from hbvla_ros.vla.platform import resolve_platform
 
+        if (self._checkpoint / MANIFEST_NAME).exists():
+            raise HbvlaError(f'{self._checkpoint}: is quantized; give the full-precision folder')
         platform = resolve_platform(self._checkpoint)
+        check_platform(platform)
         checkpoint = Checkpoint.open(self._checkpoint, platform)
         with tempfile.TemporaryDirectory(prefix='hbvla-calibration-') as name:
             self._record_calibration(Path(name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -82,11 +83,15 @@ class Child:
         return '\n'.join(text.strip().splitlines()[-_TAIL_LINES:])
 
     def failure(self) -> HbvlaError:
-        """One line: who ended, how, and the last thing it said."""
+        """One line: who ended, how, and the first error in its log's tail or its last words."""
         status = self.process.poll()
-        said = self.tail().strip().splitlines()
-        last = said[-1] if said else 'it said nothing'
-        return HbvlaError(f'{self.name} {_ended(status)}: {last}; see {self.log}')
+        said = self.tail().splitlines()
+        errors = [line for line in said if line.startswith(('[ERROR]', '[FATAL]'))]
+        # The first error is the cause, those after it are its consequences.
+        line = errors[0] if errors else (said or ['it said nothing'])[-1]
+        # A log line of ROS starts with level, time and name, each in brackets.
+        text = re.sub(r'^(\[[^]]*\] ?){3}: ', '', line)
+        return HbvlaError(f'{self.name} {_ended(status)}: {text}; see {self.log}')
 
 
 def _ended(status: int | None) -> str:

@@ -24,6 +24,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import UInt64
+from std_srvs.srv import Trigger
 
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.errors import HbvlaError
@@ -65,6 +66,7 @@ class EpisodeRunner(Node):
         )
         self.create_subscription(DiagnosticArray, '/diagnostics', self._receive_diagnostics, 10)
         self._seeds = self.create_publisher(UInt64, f'{SIMULATOR}/episode', 5)
+        self._arms = self.create_client(Trigger, 'arm_node/reset')
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
 
@@ -120,11 +122,16 @@ class EpisodeRunner(Node):
         def settled() -> bool:
             return self._status['seed'] == wanted and bool(self._status['instruction'])
 
-        heard = self._wait(settling, _RESET_SECONDS)
+        heard = self._wait(settling, _RESET_SECONDS) and self._rest_the_arms()
         # From here on everything heard belongs to this episode; the trace leaves out the rest.
         self._recorder.clear()
         if not heard or not self._wait(settled, None):
             raise HbvlaError(f'{SIMULATOR}: does not start the episode of seed {seed}')
+
+    def _rest_the_arms(self) -> bool:
+        """The reset moved the arms as a hand would: what they held before no longer counts."""
+        answer = self._arms.call_async(Trigger.Request())
+        return self._wait(answer.done, _RESET_SECONDS)
 
     def _is_over(self) -> bool:
         elapsed = float(self._status['elapsed'])
