@@ -19,9 +19,8 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.episode import EpisodeResult, Evaluation, Trace
 
 if TYPE_CHECKING:
-    from hbvla_ros.policy import Policy
+    from hbvla_ros.policy import Platform, Policy
     from hbvla_ros.sim.simulation import AlohaSimulation
-    from hbvla_ros.vla.platform import Platform
 
 ROBOT = 'aloha_sim'
 TASK = 'pick_place'
