@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
     with _RichProgress(console) as progress:
         calibration = None
         if options.calibration is not None:
-            progress.stage('reading calibration frames', 1)
+            progress.stage('frames', 1)
             calibration = load_calibration(
                 options.calibration, checkpoint, options.frames, options.seed
             )
@@ -125,5 +125,6 @@ class _RichProgress:
             self._bytes += entry.bytes
             self._weights += entry.rows * entry.columns
             error = entry.relative_error if entry.hessian_error is None else entry.hessian_error
-            detail = f'error {error:.3f}  {8 * self._bytes / self._weights:.3f} bits  {name}'
+            short = name.removeprefix('language_model.model.').removeprefix('vision_backbone.')
+            detail = f'{short}  error {error:.4f}  {8 * self._bytes / self._weights:.3f} bits'
         self._progress.update(self._task, advance=1, detail=detail)

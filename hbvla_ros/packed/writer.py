@@ -81,5 +81,7 @@ def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     try:
         contiguous = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
         save_file(contiguous, path, metadata={'format': 'pt'})
+        # The library makes files that only their owner can read.
+        path.chmod(path.parent.stat().st_mode & 0o666)
     except SafetensorError as error:
         raise HbvlaError(f'{path.name}: cannot write it: {error}') from error

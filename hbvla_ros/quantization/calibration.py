@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,30 +67,38 @@ class EpisodeFile:
     """One simulator episode (``episode_*.npz``): JPEG frames, proprioception, instruction."""
 
     def __init__(self, path: Path, platform: Platform) -> None:
-        """Read the small arrays and check the keys.
+        """Check the keys; images are read when they are asked for.
 
         Raises:
             HbvlaError: not readable, or a camera or key is missing.
         """
         self.path = path
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                self._arrays = {name: arrays[name] for name in arrays.files if _needed(name)}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise HbvlaError(f'{path}: not a readable episode; record it again') from error
+        self._arrays: dict[str, NDArray[Any]] = {}
+        names = self._read()
         for camera in platform.cameras:
             for key in (f'jpeg_{camera}', f'offset_{camera}'):
-                if key not in self._arrays:
+                if key not in names:
                     raise HbvlaError(f'{path}: no {key}; the policy needs camera {camera}')
         for key in ('proprioception', 'instruction'):
-            if key not in self._arrays:
+            if key not in names:
                 raise HbvlaError(f'{path}: no {key}; record the episode again')
+        self._read('proprioception', 'instruction')
         width = self._arrays['proprioception'].shape[-1]
         if platform.proprio_dim and width != platform.proprio_dim:
             raise HbvlaError(
                 f'{path}: proprioception has {width} values, the policy takes '
                 f'{platform.proprio_dim}'
             )
+
+    def _read(self, *keys: str) -> list[str]:
+        """Read some arrays and return the names of all."""
+        try:
+            with np.load(self.path, allow_pickle=False) as arrays:
+                for key in keys:
+                    self._arrays[key] = arrays[key]
+                return list(arrays.files)
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise HbvlaError(f'{self.path}: not a readable episode; record it again') from error
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -110,6 +119,8 @@ class EpisodeFile:
         Raises:
             HbvlaError: the JPEG is damaged.
         """
+        if f'jpeg_{camera}' not in self._arrays:
+            self._read(f'jpeg_{camera}', f'offset_{camera}')
         begin, end = self._arrays[f'offset_{camera}'][index : index + 2]
         data = self._arrays[f'jpeg_{camera}'][int(begin) : int(end)].tobytes()
         try:
@@ -189,10 +200,6 @@ def _batches(
             yield NetworkInputs(
                 torch.from_numpy(np.stack(pixels)), torch.tensor(ids), proprio, noise
             )
-
-
-def _needed(name: str) -> bool:
-    return name.startswith(('jpeg_', 'offset_')) or name in ('proprioception', 'instruction')
 
 
 def _digest(paths: list[Path], picks: list[tuple[int, int]]) -> str:

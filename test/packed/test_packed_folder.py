@@ -89,6 +89,12 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / 'a' / file).read_bytes() == (tmp_path / 'b' / file).read_bytes()
 
 
+def test_files_are_as_readable_as_any_other(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / 'plain').write_text('')
+    modes = {path.stat().st_mode for path in [*folder.iterdir(), tmp_path / 'plain']}
+    assert len(modes) == 1
+
+
 def test_stored_bits_are_the_bytes_in_the_file(folder: Path) -> None:
     header = read_header(folder / 'model.safetensors')
     size = sum(e.size for n, e in header.items() if n.startswith(LAYER) and not n.endswith('bias'))

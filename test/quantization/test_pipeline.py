@@ -4,12 +4,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.accounting import packed_report
+from hbvla_ros.packed.install import install_folder
 from hbvla_ros.packed.linear import PackedLinear
 from hbvla_ros.packed.manifest import LayerEntry, Manifest
 from hbvla_ros.packed.reader import PackedFolder
@@ -18,8 +20,10 @@ from hbvla_ros.quantization.calibration import CalibrationSet, load_calibration
 from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.pipeline import Request, SilentProgress, quantize_checkpoint
 from hbvla_ros.vla.checkpoint import Checkpoint
+from hbvla_ros.vla.consistency import build_empty
 from hbvla_ros.vla.network import OpenVLANetwork
 from hbvla_ros.vla.platform import PLATFORMS, resolve_platform
+from hbvla_ros.vla.tokens import complete_ids
 
 GOLDEN = Path(__file__).parents[1] / 'golden' / 'openvla_oft'
 # Enough for what is tested here, and several times faster than the default.
@@ -157,6 +161,20 @@ def test_real_layouts_quantize(name: str, platform: str, tmp_path: Path) -> None
     assert report.stored_bits_per_weight == pytest.approx(manifest.stored_bits_per_weight, rel=1e-3)
     assert all(entry.relative_error < 0.1 for entry in manifest.layers.values())
     assert not any('.scale' in layer or '.shift' in layer for layer in manifest.layers)
+    network = build_empty(checkpoint.config, checkpoint.platform)
+    packed = PackedFolder.open(tmp_path / 'out')
+    install_folder(network, packed, 'packed')
+    expected = checkpoint.load_network(torch.bfloat16).float()
+    for layer_name, layer in packed.layers.items():
+        expected.get_submodule(layer_name).weight.data = layer.reconstruct()
+    with np.load(GOLDEN / name / 'inputs.npz') as arrays:
+        pixels = torch.from_numpy(arrays['pixel_values'])
+        ids = complete_ids(arrays['input_ids'][0].tolist(), 1, checkpoint.config.empty_token_id)
+        proprio = torch.from_numpy(arrays['proprio_normalized']).float()[None]
+        noise = torch.from_numpy(arrays['noise']) if 'noise' in arrays else None
+    arguments = (pixels, torch.tensor([ids]), proprio, noise)
+    with torch.no_grad():
+        torch.testing.assert_close(network(*arguments), expected(*arguments), rtol=1e-3, atol=1e-3)
 
 
 class Interrupt(SilentProgress):
