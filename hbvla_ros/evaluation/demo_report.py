@@ -18,9 +18,9 @@ from hbvla_ros.evaluation.versions import versions
 
 _METHOD = (
     'Simulator, policy and arms ran as processes of their own and spoke ROS 2 over DDS, at '
-    '{pace}; every condition ran the same seeds, which no demonstration uses. An episode fails '
-    'after {limit:g} s of simulated time. The same policies also ran in one process, without ROS '
-    'and without delay.'
+    '{pace} (achieved: {achieved} of it). Every condition ran the same seeds, which no '
+    'demonstration uses. An episode fails after {limit:g} s of simulated time. The same policies '
+    'also ran in one process, without ROS and without delay.'
 )
 
 
@@ -145,6 +145,9 @@ def content(
         'notices': _notices(conditions, quick),
         'method': _METHOD.format(
             pace='real time' if factor == 1.0 else f'{factor:g} times real time',
+            achieved=', '.join(
+                f'{one.over_ros.settings["achieved_real_time_factor"]:.2f}' for one in conditions
+            ),
             limit=settings['max_seconds'],
         ),
         'versions': versions(),

@@ -32,6 +32,8 @@ MAX_SECONDS = 16.0
 SETTLE_SECONDS = 0.6
 # Joint states of the simulated robot a second, one row of a trace each.
 TRACE_RATE = 50.0
+# So that a node which has become active is noticed soon.
+_DIAGNOSTICS_RATE = 5.0
 Status = Callable[[str], None]
 
 
@@ -68,11 +70,12 @@ def evaluate_over_ros(
     started = time.perf_counter()
     folder = Path(tempfile.mkdtemp(prefix='hbvla-graph-'))
     graph = _Graph(folder, Path(checkpoint), platform, real_time_factor)
-    results, identity = [], Path(checkpoint).name
+    results, factors, identity = [], [], Path(checkpoint).name
     with graph.supervisor, _removed_on_interrupt(folder):
         for event in graph.events(seeds, max_seconds):
             if event['event'] == 'episode':
                 results.append(_result(event))
+                factors.append(event['real_time_factor'])
                 if progress is not None:
                     progress(results[-1])
             elif event['event'] == 'ready':
@@ -85,6 +88,7 @@ def evaluate_over_ros(
         'where': 'over ROS 2',
         'max_seconds': max_seconds,
         'real_time_factor': real_time_factor,
+        'achieved_real_time_factor': round(float(np.median(factors)), 3),
         'trace_rate_hz': TRACE_RATE,
         'settle_seconds': SETTLE_SECONDS,
         'camera_size': CAMERA_SIZE,
@@ -124,13 +128,19 @@ class _Graph:
                 'real_time_factor': real_time_factor,
                 'settle': SETTLE_SECONDS,
             },
-            'arm_node': {'robot': ROBOT, 'use_sim_time': True, 'autostart': True},
+            'arm_node': {
+                'robot': ROBOT,
+                'use_sim_time': True,
+                'autostart': True,
+                'diagnostics_rate': _DIAGNOSTICS_RATE,
+            },
             'policy_node': {
                 'robot': ROBOT,
                 'checkpoint': str(checkpoint.resolve()),
                 'platform': platform or '',
                 'use_sim_time': True,
                 'autostart': True,
+                'diagnostics_rate': _DIAGNOSTICS_RATE,
             },
         }
 

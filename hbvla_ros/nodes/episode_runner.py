@@ -95,7 +95,9 @@ class EpisodeRunner(Node):
         """
         self._begin(seed)
         start = float(self._status['time']) - float(self._status['elapsed'])
+        began, since = self._recorder.clock, self._recorder.clock_heard
         self._wait(self._is_over, None)
+        simulated = self._recorder.clock - began
         end, success = float(self._status['time']), self._status['success'] == '1'
         trace = self._recorder.trace(start, end)
         path = folder / f'episode_{seed}.npz'
@@ -109,6 +111,7 @@ class EpisodeRunner(Node):
             'chunks': self._recorder.chunks,
             'latencies': self._recorder.latencies,
             'trace': str(path),
+            'real_time_factor': simulated / max(self._recorder.clock_heard - since, 1e-6),
         }
 
     def _begin(self, seed: int) -> None:

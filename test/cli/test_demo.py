@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from hbvla_ros.cli import demo_stages
 from hbvla_ros.cli.demo_stages import Demo
 from hbvla_ros.cli.progress import Reporter
 from hbvla_ros.errors import HbvlaError
@@ -53,7 +54,8 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_the_demo_writes_a_report_of_what_it_ran(make_tiny_checkpoint, tmp_path):
+def test_the_demo_writes_a_report_of_what_it_ran(make_tiny_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo_stages, '_CALIBRATION_EPISODES', 1)
     out, log = tmp_path / 'demo', io.StringIO()
     with Reporter(Console(file=log, width=100)) as reporter:
         demo = Demo(
@@ -92,7 +94,9 @@ def test_interrupt_leaves_no_process_and_no_half_report(make_tiny_checkpoint, tm
     out = tmp_path / 'demo'
     checkpoint = make_tiny_checkpoint(platform=SIMULATED)
     process = subprocess.Popen(
-        [sys.executable, '-c', 'from hbvla_ros.cli.demo import run; import argparse, sys\n'
+        [sys.executable, '-c', 'from hbvla_ros.cli import demo_stages\n'
+         'from hbvla_ros.cli.demo import run; import argparse, sys\n'
+         'demo_stages._CALIBRATION_EPISODES = 1\n'
          'from pathlib import Path\n'
          'try:\n'
          '    run(argparse.Namespace(quick=True, episodes=1, seed=0, out=Path(sys.argv[1]), '

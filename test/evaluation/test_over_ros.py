@@ -53,6 +53,7 @@ def test_episodes_run_over_dds_and_are_recorded(make_tiny_checkpoint):
         # The arms are where they start from, then they are commanded away and follow.
         assert np.abs(trace.commands[0] - trace.positions[0])[:6].max() < 0.05
         assert np.abs(trace.positions[-1] - trace.positions[0]).max() > 0.05
+    assert 0.3 < evaluation.settings['achieved_real_time_factor'] < 1.1
     assert graphs() <= before
 
 
