@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,8 +33,15 @@ class FrameReader:
     here, because most frames are never used.
     """
 
-    def __init__(self, node: Node, cameras: Sequence[CameraProfile], safety: SafetyProfile) -> None:
-        """Subscribe to every camera."""
+    def __init__(
+        self,
+        node: Node,
+        cameras: Sequence[CameraProfile],
+        safety: SafetyProfile,
+        on_frame: Callable[[], None],
+    ) -> None:
+        """Subscribe to every camera; ``on_frame`` is called after each frame and must be quick."""
+        self._on_frame = on_frame
         self._node, self._safety = node, safety
         self._names = [camera.name for camera in cameras]
         self._newest: dict[str, Frame] = {}
@@ -51,6 +58,7 @@ class FrameReader:
         stamp = to_seconds(message.header.stamp) - camera.latency
         self._newest[camera.name] = Frame(message, stamp)
         self.rates[camera.name].tick()
+        self._on_frame()
 
     def ages(self, now: float) -> dict[str, float]:
         """Age in s of every camera's newest frame at ``now``, infinite before the first."""

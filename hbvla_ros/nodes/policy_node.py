@@ -84,10 +84,11 @@ class PolicyNode(ManagedNode):
         self._instruction = values['instruction'].strip()
         self._latency, self._decoding = LatencyTracker(), LatencyTracker()
         self._chunk_rate = diagnostics.RateMeter()
-        self._failures, self._failure, self._problem = 0, '', ''
+        self._failures, self._failure = 0, ''
+        self._problem, self._problem_since = '', 0.0
         self._schedule = InferenceSchedule(values['replan_fraction'], values['inference_period'])
         self._joints = JointReader(self, self.profile)
-        self._frames = FrameReader(self, cameras, self.profile.safety)
+        self._frames = FrameReader(self, cameras, self.profile.safety, self._poll)
         self._reporter = diagnostics.Reporter(self, self.profile.robot)
         self._build_entities()
 
@@ -172,7 +173,10 @@ class PolicyNode(ManagedNode):
         now = self.now()
         if not self._schedule.is_due(now):
             return
-        request, self._problem = self._request(now)
+        request, problem = self._request(now)
+        if problem and not self._problem:
+            self._problem_since = time.monotonic()
+        self._problem = problem
         if request is None:
             return
         self._schedule.start(now, request.stamp)
@@ -223,8 +227,11 @@ class PolicyNode(ManagedNode):
         level, text = diagnostics.OK, self.state_label
         if self._open and not self._instruction:
             text = 'active, waiting for an instruction'
-        if self._open and (self._problem or self._failure):
-            level, text = diagnostics.WARN, self._failure or self._problem
+        # Cameras never arrive together to the millisecond: only what lasts is worth a word.
+        lasting = time.monotonic() - self._problem_since > self.profile.safety.image_timeout
+        problem = self._failure or (self._problem if lasting else '')
+        if self._open and problem:
+            level, text = diagnostics.WARN, problem
         values = {
             'state': self.state_label,
             'checkpoint': self._policy.checkpoint,

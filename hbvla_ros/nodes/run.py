@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Protocol
@@ -66,7 +65,7 @@ def run(name: str, make_node: Callable[[], Node]) -> int:
     Args:
         name: node name, for messages about a node that could not even be made.
         make_node: builds the node; it has ``start`` and ``stop`` and, optionally, a parameter
-            ``autostart``.
+            ``autostart`` and a text ``failure``, empty while its work can go on.
 
     Returns:
         Exit status: 0 after a signal, 2 after bad input.
@@ -92,14 +91,15 @@ def run(name: str, make_node: Callable[[], Node]) -> int:
 
 
 def main(name: str, make_node: Callable[[], Node]) -> None:
-    """Run a node as the program: as :func:`run`, then leave the process."""
+    """Run a node as the program: as :func:`run`, then leave the process at once.
+
+    Everything is released by then. An interpreter that takes torch apart needs seconds, and a
+    computation that does not return would keep it for ever.
+    """
     status = run(name, make_node)
     sys.stdout.flush()
     sys.stderr.flush()
-    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
-        # A computation that does not return must not keep the process, nor die in mid-air.
-        os._exit(status)
-    sys.exit(status)
+    os._exit(status)
 
 
 def _start_and_spin(node: Node, request: _StopRequest) -> int:
@@ -119,6 +119,8 @@ def _start_and_spin(node: Node, request: _StopRequest) -> int:
         except Exception as error:
             # One bad callback (an unknown transition request, say) must not end the node.
             node.get_logger().error(f'callback failed: {error!r}', throttle_duration_sec=1.0)
+        if getattr(node, 'failure', ''):
+            raise HbvlaError(node.failure)
     executor.remove_node(node)
     return 0
 

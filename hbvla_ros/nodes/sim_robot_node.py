@@ -47,7 +47,7 @@ TABLE = (
     ),
     Parameter(
         'settle',
-        0.6,
+        1.0,
         'Simulated seconds after a reset before commands and the instruction count, s.',
         low=0.0,
         high=10.0,
@@ -131,6 +131,11 @@ class SimRobotNode(Node):
         """
         self._world.start()
         self.get_logger().info(f'simulated {self.profile.robot} is running')
+
+    @property
+    def failure(self) -> str:
+        """Why the simulation has ended by itself, empty while it runs."""
+        return self._world.failure
 
     def stop(self) -> None:
         """Stop simulated time."""

@@ -83,6 +83,7 @@ class World:
         self._thread = threading.Thread(target=self._run, name='world', daemon=True)
         self._ready: Future[None] = Future()
         self.now = _FIRST_TIME
+        self.failure = ''
         self._step_time = 1.0 / pace.joint_rate
 
     @property
@@ -129,8 +130,9 @@ class World:
             self._loop(simulation)
         except BaseException as error:
             if self._ready.done():
-                raise
-            self._ready.set_exception(error)
+                self.failure = f'the simulation has failed: {error!r}'
+            else:
+                self._ready.set_exception(error)
         finally:
             if simulation is not None:
                 simulation.close()

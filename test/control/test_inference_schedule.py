@@ -25,7 +25,7 @@ def test_period_instead_of_fraction():
     schedule = InferenceSchedule(0.6, period=0.2)
     schedule.start(10.0, 9.9)
     schedule.accept(CHUNK)
-    assert not schedule.is_due(10.15) and schedule.is_due(10.2)
+    assert not schedule.is_due(10.15) and schedule.is_due(10.21)
 
 
 def test_the_same_images_are_not_new():

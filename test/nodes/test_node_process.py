@@ -27,6 +27,17 @@ def test_a_signal_means_hold_and_exit_0_within_2_s(graph, robot, wait, number):
     assert 'deactivate done' in output and 'Traceback' not in output
 
 
+def test_a_loaded_policy_leaves_within_2_s_too(graph, make_tiny_checkpoint):
+    cameras = ('cam_high', 'cam_left_wrist', 'cam_right_wrist')
+    checkpoint = make_tiny_checkpoint(platform={'robot': 'aloha_sim', 'cameras': cameras})
+    process = graph.process('policy_node', autostart=True, checkpoint=checkpoint)
+    process.says('activate done', 60.0)
+    started = time.monotonic()
+    process.process.send_signal(signal.SIGTERM)
+    assert process.wait(5.0) == 0 and time.monotonic() - started < 2.0
+    process.says('shutdown done')
+
+
 def test_a_signal_before_the_start_ends_it_too(graph):
     process = graph.process('policy_node')
     time.sleep(1.5)
