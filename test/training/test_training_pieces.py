@@ -43,7 +43,9 @@ def test_pixel_values_without_augmentation_are_the_deployed_ones():
     coarse = random.integers(0, 256, (3, 12, 12, 3)).astype(np.uint8)
     frames = np.stack([lanczos_resize(frame, (96, 96)) for frame in coarse])
     preprocessor = Preprocessor((96, 96))
-    deployed = ImagePipeline(ALOHA_SIM, preprocessor)(dict(zip(ALOHA_SIM.cameras, frames)))
+    deployed = ImagePipeline(ALOHA_SIM, preprocessor)(
+        dict(zip(ALOHA_SIM.cameras, frames, strict=True))
+    )
     statistics = torch.tensor([preprocessor.means, preprocessor.stds]).transpose(0, 1)
     trained = pixel_values(torch.from_numpy(frames)[None], statistics)[0].numpy()
     level = 1 / 255 / min(map(min, preprocessor.stds))
