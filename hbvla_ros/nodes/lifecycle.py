@@ -39,6 +39,8 @@ class ManagedNode(LifecycleNode):
         """Declare the parameters."""
         super().__init__(name, **options)
         self._table = (*table, AUTOSTART)
+        # While true a signal may end the call; see hbvla_ros.nodes.run.
+        self.is_configuring = False
         # Watchdogs and reports must run when simulated time stands still.
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         try:
@@ -79,7 +81,11 @@ class ManagedNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run :meth:`configure`, logging why it failed."""
-        return self._transition('configure', self.configure, state, super().on_configure)
+        self.is_configuring = True
+        try:
+            return self._transition('configure', self.configure, state, super().on_configure)
+        finally:
+            self.is_configuring = False
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run :meth:`activate`, logging why it failed."""

@@ -8,7 +8,6 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -20,22 +19,14 @@ from hbvla_ros.errors import HbvlaError
 
 # A signal is noticed at the latest after this; 10 wake-ups a second cost nothing measurable.
 _WAKE_UP = 0.1
-_BAD_INPUT = 2
+_FAILED = 2
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Runnable(Protocol):
-    """What a node needs to be run: a start on demand and a stop that always works."""
-
-    def start(self) -> None:
-        """Begin to work."""
-
-    def stop(self) -> None:
-        """Come to rest and release everything."""
-
-
 class _StopRequest:
-    """SIGINT and SIGTERM as a flag; while ``interrupt`` is set they also end the present call.
+    """SIGINT and SIGTERM as a flag; while a node configures they also end the present call.
+
+    Loading a model takes long and moves nothing, so it may be ended half-way; nothing else may.
 
     From a terminal, launch and its nodes all get the signal and launch sends another: once a node
     is leaving, more of them change nothing.
@@ -43,19 +34,18 @@ class _StopRequest:
 
     def __init__(self) -> None:
         self.received = False
-        self.interrupt = False
+        self.node: Node | None = None
         for number in _SIGNALS:
             signal.signal(number, self._handle)
 
     def ignore_more(self) -> None:
         """Ignore signals from now on, also while the interpreter itself leaves."""
-        self.interrupt = False
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.received = True
-        if self.interrupt:
+        if getattr(self.node, 'is_configuring', False):
             raise SystemExit(0)
 
 
@@ -68,20 +58,21 @@ def run(name: str, make_node: Callable[[], Node]) -> int:
             ``autostart`` and a text ``failure``, empty while its work can go on.
 
     Returns:
-        Exit status: 0 after a signal, 2 after bad input.
+        Exit status: 0 after a signal, 2 when the node cannot be made, started or go on.
     """
     request = _StopRequest()
-    # rclpy's own handlers would shut the context down before the hold could be sent.
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     status, node = 0, None
     try:
-        node = make_node()
-        status = _start_and_spin(node, request)
-    except HbvlaError as error:
-        get_logger(name).error(str(error))
-        status = _BAD_INPUT
+        # rclpy's own handlers would shut the context down before the hold could be sent.
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        node = request.node = make_node()
+        _start_and_spin(node, request)
     except (ExternalShutdownException, SystemExit):
         pass
+    except Exception as error:
+        reason = str(error) if isinstance(error, HbvlaError) else repr(error)
+        get_logger(name).error(reason)
+        status = _FAILED
     finally:
         request.ignore_more()
         if node is not None:
@@ -102,15 +93,12 @@ def main(name: str, make_node: Callable[[], Node]) -> None:
     os._exit(status)
 
 
-def _start_and_spin(node: Node, request: _StopRequest) -> int:
+def _start_and_spin(node: Node, request: _StopRequest) -> None:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    autostart = node.has_parameter('autostart') and node.get_parameter('autostart').value
-    if autostart or not node.has_parameter('autostart'):
-        # Loading a model takes long and moves nothing, so a signal may end it half-way.
-        request.interrupt = True
+    autostart = node.get_parameter('autostart').value if node.has_parameter('autostart') else True
+    if autostart and not request.received:
         node.start()
-        request.interrupt = False
     while not request.received:
         try:
             executor.spin_once(timeout_sec=_WAKE_UP)
@@ -122,7 +110,6 @@ def _start_and_spin(node: Node, request: _StopRequest) -> int:
         if getattr(node, 'failure', ''):
             raise HbvlaError(node.failure)
     executor.remove_node(node)
-    return 0
 
 
 def _stop(node: Node) -> None:

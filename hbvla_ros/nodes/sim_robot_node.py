@@ -80,6 +80,8 @@ class SimRobotNode(Node):
         )
         self._world = World(self._make_simulation, pace, values['seed'], self)
         self._episode: Episode | None = None
+        # While true a signal may end the call; see hbvla_ros.nodes.run.
+        self.is_configuring = False
         self._next_status = 0.0
         self._build_robot()
         self._build_episode()
@@ -129,7 +131,11 @@ class SimRobotNode(Node):
         Raises:
             HbvlaError: no renderer on this machine.
         """
-        self._world.start()
+        self.is_configuring = True
+        try:
+            self._world.start()
+        finally:
+            self.is_configuring = False
         self.get_logger().info(f'simulated {self.profile.robot} is running')
 
     @property

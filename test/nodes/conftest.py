@@ -106,12 +106,14 @@ class Graph:
         self.executor.add_node(node)
         return node
 
-    def process(self, module, *remaps, **parameters):
+    def process(self, module, *remaps, files=(), **parameters):
         """Start a node module of the package as a process."""
         arguments = ['--ros-args']
         for name, value in parameters.items():
             text = str(value).lower() if isinstance(value, bool) else value
             arguments += ['-p', f'{name}:={text}']
+        for file in files:
+            arguments += ['--params-file', str(file)]
         for remap in remaps:
             arguments += ['-r', remap]
         process = Process(f'hbvla_ros.nodes.{module}', self.domain, arguments)

@@ -67,6 +67,16 @@ def test_bad_input_is_an_error_line_and_exit_2(graph, module, parameters, expect
     assert 'Traceback' not in ''.join(process.lines)
 
 
+def test_a_parameter_file_that_is_none(graph, tmp_path):
+    path = tmp_path / 'params.yaml'
+    path.write_text('arm_node: [')
+    process = graph.process('arm_node', files=[path])
+    assert process.wait(20.0) == 2
+    errors = [line for line in process.lines if '[ERROR]' in line]
+    assert any('params.yaml' in line for line in errors), ''.join(process.lines)
+    assert 'Traceback' not in ''.join(process.lines)
+
+
 def test_a_failed_configure_without_autostart_leaves_it_unconfigured(graph, robot, wait):
     process = graph.process('arm_node', robot='r2d2')
     client = robot.create_client(ChangeState, 'arm_node/change_state')
