@@ -10,6 +10,8 @@ from typing import Any
 
 QUICK_EPISODES = 2
 EPISODES = 10
+# Camera frames that quantization is calibrated on.
+QUICK_FRAMES, FRAMES = 48, 128
 
 
 def add_parser(subparsers: Any) -> None:
@@ -46,11 +48,11 @@ def run(options: argparse.Namespace) -> int:
     from hbvla_ros.resources import share_path
 
     episodes = options.episodes or (QUICK_EPISODES if options.quick else EPISODES)
-    seeds = evaluation_seeds(episodes, options.seed)
     checkpoint = options.checkpoint or share_path('models', 'aloha_sim_small')
+    seeds = evaluation_seeds(episodes, options.seed, checkpoint)
     with Reporter() as reporter:
         demo = Demo(checkpoint, options.out, seeds, reporter)
-        demo.quantize()
+        demo.quantize(QUICK_FRAMES if options.quick else FRAMES)
         demo.drive()
         summary = demo.write_report(_command(options), options.quick)
     print(summary)

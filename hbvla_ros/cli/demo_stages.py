@@ -25,7 +25,6 @@ _QUANTIZED = (
     ('rtn_1bit', 'rtn', '1 bit (rtn)', False),
 )
 _CALIBRATION_EPISODES = 6
-_CALIBRATION_FRAMES = 128
 
 
 class Demo:
@@ -59,8 +58,15 @@ class Demo:
         self._driven: list[tuple[Path, dict[str, Any]]] = []
         self._conditions: list[Condition] = []
 
-    def quantize(self) -> None:
-        """Record a few calibration episodes and quantize the policy with every method."""
+    def quantize(self, frames: int) -> None:
+        """Record a few calibration episodes and quantize the policy with every method.
+
+        Args:
+            frames: camera frames that are calibrated on.
+
+        Raises:
+            HbvlaError: the policy is quantized already, damaged, or for another robot.
+        """
         from hbvla_ros.packed.accounting import full_precision_report, packed_report
         from hbvla_ros.packed.manifest import MANIFEST_NAME
         from hbvla_ros.packed.reader import PackedFolder
@@ -76,7 +82,7 @@ class Demo:
         checkpoint = Checkpoint.open(self._checkpoint, platform)
         with tempfile.TemporaryDirectory(prefix='hbvla-calibration-') as name:
             self._record_calibration(Path(name))
-            calibration = load_calibration(Path(name), checkpoint, _CALIBRATION_FRAMES, 0)
+            calibration = load_calibration(Path(name), checkpoint, frames, 0)
         weights = 0
         for folder_name, method, title, driven in _QUANTIZED:
             folder = self._out / 'checkpoints' / folder_name
@@ -85,7 +91,8 @@ class Demo:
                 checkpoint,
                 Request(method, 1.0),
                 folder,
-                calibration,
+                # What is not driven is there for its size, which calibration does not change.
+                calibration if driven else None,
                 _LayerProgress(self._reporter),
                 force=True,
             )

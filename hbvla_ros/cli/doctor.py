@@ -27,6 +27,7 @@ _CHECKS: tuple[Callable[[], Row], ...] = (
     doctor_libraries.check_simulator,
     doctor_libraries.check_renderer,
     doctor_libraries.check_video,
+    doctor_machine.check_policy,
     doctor_machine.check_build_tools,
     doctor_machine.check_space,
     doctor_machine.check_socket_buffer,

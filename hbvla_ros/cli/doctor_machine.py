@@ -11,6 +11,10 @@ import sys
 from pathlib import Path
 
 from hbvla_ros.cli.doctor_rows import Row
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.resources import share_path
+
+POLICY = 'aloha_sim_small'
 
 _MEBIBYTE = 2**20
 _GIBIBYTE = 2**30
@@ -43,6 +47,23 @@ def check_platform() -> Row:
         f'{platform.system()} {platform.release()}, {platform.machine()}, {cores} cores',
         'the nodes and the renderers are tested on Linux',
         'use a Linux machine or container',
+    )
+
+
+def check_policy() -> Row:
+    """The policy that comes with the package."""
+    try:
+        folder = share_path('models', POLICY)
+        size = sum(file.stat().st_size for file in folder.rglob('*') if file.is_file())
+        state, found = 'ok', f'{folder}, {size / 1e6:.1f} MB'
+    except HbvlaError as error:
+        state, found = 'missing', str(error)
+    return Row(
+        'shipped policy',
+        state,
+        found,
+        '`hbvla demo` drives the simulated robot with it',
+        'install the package again, or train one: hbvla demos, then hbvla train',
     )
 
 

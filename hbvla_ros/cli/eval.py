@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     from hbvla_ros.evaluation.report import write_atomically
     from hbvla_ros.evaluation.versions import versions
 
-    seeds = evaluation_seeds(options.episodes, options.seed)
+    seeds = evaluation_seeds(options.episodes, options.seed, options.checkpoint)
     with Reporter() as reporter:
         reporter.begin(f'{options.checkpoint}, {options.task}', len(seeds))
         evaluation = (_over_ros if options.ros else _in_process)(options, seeds, reporter)

@@ -17,10 +17,10 @@ from hbvla_ros.evaluation.report import Media
 from hbvla_ros.evaluation.versions import versions
 
 _METHOD = (
-    'Simulator, policy and arms ran as processes of their own and spoke ROS 2 over DDS, at '
+    'Simulator, policy and arms ran as processes of their own and spoke ROS 2 over DDS, in '
     '{pace} (achieved: {achieved} of it). Every condition ran the same seeds, which no '
     'demonstration uses. An episode fails after {limit:g} s of simulated time. The same policies '
-    'also ran in one process, without ROS and without delay.'
+    'also ran in one process, without ROS and without delay.{calibration}'
 )
 
 
@@ -105,7 +105,7 @@ def media(conditions: Sequence[Condition], films: Sequence[Filmed], video: bytes
         strip=footage.jpeg(footage.strip_picture(first.footage)),
         strip_caption='What the policy sees: high camera, left wrist and right wrist over the '
         f'same episode ({first.name.lower()}), '
-        + ', '.join(f'{time:.1f}' for time, _ in first.footage.strip)
+        + ', '.join(f'{abs(time):.1f}' for time, _ in first.footage.strip)
         + ' s after its start.',
         tracking=plots.joint_tracking(trace),
         tracking_caption=f'The {arm} arm in the same episode: commands as the arm node sent them, '
@@ -149,6 +149,7 @@ def content(
                 f'{one.over_ros.settings["achieved_real_time_factor"]:.2f}' for one in conditions
             ),
             limit=settings['max_seconds'],
+            calibration=_calibration(sizes),
         ),
         'versions': versions(),
         'seeds': [one.seed for one in conditions[0].over_ros.episodes],
@@ -159,6 +160,17 @@ def content(
             'replay_ended_alike': [one.faithful for one in films],
         },
     }
+
+
+def _calibration(sizes: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence on what the driven checkpoints were calibrated on, if any was."""
+    used = [size['calibration'] for size in sizes if size['driven'] and size.get('calibration')]
+    if not used:
+        return ''
+    return (
+        f' Quantization was calibrated on {used[0]["frames"]} frames of {used[0]["episodes"]} '
+        'expert episodes of other seeds.'
+    )
 
 
 def _notices(conditions: Sequence[Condition], quick: bool) -> list[str]:

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.statistics import Percentiles, SuccessRate
-from hbvla_ros.sim.seeds import RANGES, check_purpose, seed_range
+from hbvla_ros.sim.seeds import RANGES, check_disjoint, check_purpose, seed_range
 from hbvla_ros.sim.tasks.pick_place import STAGES
 
 
@@ -135,18 +138,38 @@ class Evaluation:
         }
 
 
-def evaluation_seeds(episodes: int, seed: int) -> range:
+def evaluation_seeds(episodes: int, seed: int, checkpoint: Path | None = None) -> range:
     """Seeds that no demonstration and no validation run may use.
 
     Args:
         episodes: how many.
         seed: number of the first one within the reserved range, or the first one itself.
+        checkpoint: a folder; the seeds that its ``training.json`` names are refused.
 
     Raises:
-        HbvlaError: they leave the range that is reserved for evaluation.
+        HbvlaError: they leave the range that is reserved for evaluation, or the checkpoint was
+            trained on one of them.
     """
     if 0 <= seed < len(RANGES['evaluation']):
-        return seed_range('evaluation', episodes, seed)
-    seeds = range(seed, seed + episodes)
-    check_purpose(seeds, 'evaluation')
+        seeds = seed_range('evaluation', episodes, seed)
+    else:
+        seeds = range(seed, seed + episodes)
+        check_purpose(seeds, 'evaluation')
+    if checkpoint is not None:
+        for purpose, used in _training_seeds(checkpoint / 'training.json').items():
+            check_disjoint(used, seeds, (f'{purpose} of {checkpoint}', 'this evaluation'))
     return seeds
+
+
+def _training_seeds(path: Path) -> dict[str, range]:
+    """Seeds that a training summary names, as ranges that hold them; none without a summary."""
+    try:
+        summary = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise HbvlaError(f'{path}: not readable ({error}); restore or remove it') from error
+    named = {key: summary.get(key) for key in ('training_seeds', 'validation_seeds')}
+    return {
+        key.replace('_', ' '): range(ends[0], ends[1] + 1) for key, ends in named.items() if ends
+    }

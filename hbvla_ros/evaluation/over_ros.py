@@ -34,6 +34,7 @@ SETTLE_SECONDS = 0.6
 TRACE_RATE = 50.0
 # So that a node which has become active is noticed soon.
 _DIAGNOSTICS_RATE = 5.0
+_END_SECONDS = 10.0
 Status = Callable[[str], None]
 
 
@@ -168,17 +169,23 @@ class _Graph:
                 continue
             event = json.loads(line) if line else {'event': 'ended'}
             if event['event'] == 'done':
-                runner.process.wait()
-                self.supervisor.forget(runner)
+                self._see_off(runner)
                 return
             if event['event'] in ('error', 'ended'):
                 self._fail(runner, event.get('message'))
             yield event
 
+    def _see_off(self, runner: Child) -> None:
+        """Let the runner end by itself; one that does not is stopped with the others."""
+        try:
+            runner.process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return
+        self.supervisor.forget(runner)
+
     def _fail(self, runner: Child, message: str | None) -> None:
         """Raise for the node that died, else what the runner says, else the runner's own end."""
-        self.supervisor.forget(runner)
-        runner.process.wait()
+        self._see_off(runner)
         self.supervisor.check()
         raise HbvlaError(f'{message}; see {self._folder}') if message else runner.failure()
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -98,6 +100,20 @@ def test_seeds_of_training_are_refused():
         evaluation_seeds(2, 3_099_999)
     with pytest.raises(HbvlaError, match='do not fit'):
         evaluation_seeds(2, 99_999)
+
+
+def test_seeds_that_a_checkpoint_was_trained_on_are_refused(tmp_path):
+    assert evaluation_seeds(2, 0, tmp_path) == range(3_000_000, 3_000_002)
+    summary = {'training_seeds': [1_000_000, 1_000_400], 'validation_seeds': []}
+    (tmp_path / 'training.json').write_text(json.dumps(summary))
+    assert evaluation_seeds(2, 0, tmp_path) == range(3_000_000, 3_000_002)
+    summary['validation_seeds'] = [3_000_001, 3_000_009]
+    (tmp_path / 'training.json').write_text(json.dumps(summary))
+    with pytest.raises(HbvlaError, match='seed 3000001: in both validation seeds of .* this eval'):
+        evaluation_seeds(2, 0, tmp_path)
+    (tmp_path / 'training.json').write_text('{')
+    with pytest.raises(HbvlaError, match='training.json: not readable'):
+        evaluation_seeds(2, 0, tmp_path)
 
 
 @pytest.mark.parametrize(
