@@ -1,0 +1,209 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""The documentation against the code: links, commands, tests it names, tables of keys."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hbvla_ros.cli.main import build_parser
+from hbvla_ros.control.profile_types import SafetyProfile
+from hbvla_ros.nodes import arm_node, policy_parameters, sim_robot_node
+from hbvla_ros.nodes.lifecycle import AUTOSTART
+from hbvla_ros.packed.manifest import LayerEntry, Manifest
+from hbvla_ros.quantization.options import MethodOptions
+from hbvla_ros.vla.platform import PLATFORMS, Platform
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *ROOT.glob('docs/*.md')])
+FENCE = re.compile(r'^ *```(\w*)\n(.*?)^ *```', re.MULTILINE | re.DOTALL)
+TABLES = {
+    'policy_node': (*policy_parameters.TABLE, AUTOSTART),
+    'arm_node': (*arm_node.TABLE, AUTOSTART),
+    'sim_robot_node': sim_robot_node.TABLE,
+}
+
+
+def page(name):
+    return (ROOT / name).read_text(encoding='utf-8')
+
+
+def section(text, heading):
+    """The text below a heading, to the next one of the same or a higher level."""
+    found = re.search(rf'^(#+) {re.escape(heading)}$', text, re.MULTILINE)
+    assert found, f'no heading {heading!r}'
+    rest = text[found.end() :]
+    end = re.search(rf'^#{{1,{len(found[1])}}} ', rest, re.MULTILINE)
+    return rest[: end.start()] if end else rest
+
+
+def rows(text):
+    """Cells of the table rows whose first cell begins as code."""
+    lines = [line.strip().strip('|').split('|') for line in text.splitlines() if '|' in line]
+    return [[cell.strip() for cell in cells] for cells in lines if cells[0].strip()[:1] == '`']
+
+
+def names(text):
+    """The code words in the first cells of a table."""
+    return [word for cells in rows(text) for word in re.findall(r'`([^`]+)`', cells[0])]
+
+
+def anchors(text):
+    plain = FENCE.sub('', text)
+    headings = re.findall(r'^#+ (.+)$', plain, re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.name)
+def test_links_point_somewhere(path):
+    text = FENCE.sub('', path.read_text(encoding='utf-8'))
+    for link in re.findall(r'\]\(([^)\s]+)\)', text):
+        if re.match(r'[a-z]+:', link):
+            continue
+        target, _, anchor = link.partition('#')
+        file = (path.parent / target).resolve() if target else path
+        assert file.exists(), f'{path.name}: {link}'
+        if anchor:
+            assert anchor in anchors(file.read_text(encoding='utf-8')), f'{path.name}: {link}'
+
+
+def shown_commands(text):
+    """Subcommand and the rest of each hbvla command line in code blocks and code spans."""
+    blocks = [block.replace('\\\n', ' ') for _, block in FENCE.findall(text)]
+    lines = [line.partition(' #')[0] for block in blocks for line in block.splitlines()]
+    spans = re.findall(r'`([^`\n]+)`', FENCE.sub('', text))
+    for line in lines + spans:
+        for found in re.finditer(r'(?:^|[\s/])hbvla ([a-z]+)\b([^;&|]*)', line):
+            yield found[1], found[2]
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.name)
+def test_commands_and_options_exist(path):
+    actions = build_parser()._actions
+    commands = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
+    for command, rest in shown_commands(path.read_text(encoding='utf-8')):
+        assert command in commands, f'{path.name}: hbvla {command}'
+        known = {
+            option for action in commands[command]._actions for option in action.option_strings
+        }
+        for option in re.findall(r'(?<![\w-])--[a-z][\w-]*', rest):
+            assert option in known, f'{path.name}: hbvla {command} {option}'
+
+
+def test_every_command_is_shown():
+    actions = build_parser()._actions
+    commands = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
+    shown = {command for path in PAGES for command, _ in shown_commands(path.read_text(encoding='utf-8'))}
+    assert shown == set(commands)
+
+
+@pytest.mark.parametrize('node', TABLES)
+def test_node_parameters(node):
+    text = section(page('docs/robots.md'), f'Parameters of {node}')
+    described = {cells[0].strip('`'): (cells[1], cells[2].strip('`')) for cells in rows(text)}
+    actual = {p.name: (type(p.default).__name__, repr(p.default)) for p in TABLES[node]}
+    assert described == actual
+
+
+@pytest.mark.parametrize('node', TABLES)
+def test_parameter_file_sets_parameters_that_exist(node):
+    content = yaml.safe_load(page('config/policy.yaml'))[f'/**/{node}']['ros__parameters']
+    known = {parameter.name: type(parameter.default) for parameter in TABLES[node]}
+    assert {name: known.get(name) for name in content} == {n: type(v) for n, v in content.items()}
+
+
+@pytest.mark.parametrize('file', ['sim.launch.py', 'robot.launch.py'])
+def test_launch_arguments(file):
+    """Read without launch, which PyPI does not have."""
+    module = ast.parse(page(f'launch/{file}'))
+    values = [
+        node.value
+        for node in module.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == 'ARGUMENTS'
+    ]
+    actual = [entry.elts[0].value for entry in values[0].elts]
+    assert names(section(page('docs/robots.md'), file)) == actual
+
+
+def test_profile_keys():
+    """Every key of the shipped profile is explained, and no other."""
+
+    def paths(value, prefix=''):
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from paths(inner, f'{prefix}.{key}' if prefix else key)
+        elif isinstance(value, list) and isinstance(value[0], dict):
+            for inner in value:
+                yield from paths(inner, f'{prefix}[]')
+        else:
+            yield prefix
+
+    content = yaml.safe_load(page('config/robots/aloha_sim.yaml'))
+    described, last = set(), ''
+    for word in names(section(page('docs/robots.md'), 'The robot profile')):
+        # A word that begins with a dot takes the place of the last part of the one before.
+        last = last.rpartition('.')[0] + word if word.startswith('.') else word
+        kinds = ('observed', 'action', 'command') if '.*.' in last else ('',)
+        described |= {last.replace('*', kind) for kind in kinds}
+    described -= {'arms[]', 'cameras[]', 'forward_command', 'joint_state'}
+    assert described == set(paths(content))
+    assert {f'safety.{field.name}' for field in dataclasses.fields(SafetyProfile)} <= described
+
+
+def test_platform_keys_and_names():
+    text = section(page('docs/formats.md'), 'platform.json')
+    table = text.partition('Built in')[0]
+    described = {cells[0].strip('`'): cells[2].strip('`') for cells in rows(table)}
+    assert list(described) == [field.name for field in dataclasses.fields(Platform)]
+    for field in dataclasses.fields(Platform):
+        missing = field.default is dataclasses.MISSING
+        shown = {True: 'true', False: 'false', None: 'null'}.get(field.default, str(field.default))
+        assert described[field.name] == ('required' if missing else shown), field.name
+    header = text.partition('Built in')[2].split('\n\n')[1].splitlines()[0]
+    assert re.findall(r'`(\w+)`', header) == list(PLATFORMS)
+
+
+def test_manifest_keys():
+    text = section(page('docs/formats.md'), 'Manifest')
+    assert set(names(text)) == {field.name for field in dataclasses.fields(Manifest)}
+    described = {cells[0].strip('`'): cells[1] for cells in rows(text)}
+    for key, kind in (('layers', LayerEntry), ('options', MethodOptions)):
+        fields = [field.name for field in dataclasses.fields(kind)]
+        assert re.findall(r'`(\w+)`', described[key]) == fields
+
+
+def test_worked_example_of_the_quantized_layer_holds():
+    examples = [block for kind, block in FENCE.findall(page('docs/formats.md')) if kind == 'python']
+    assert len(examples) == 1
+    exec(compile(examples[0], 'docs/formats.md', 'exec'), {})
+
+
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.name)
+def test_tests_that_are_named_exist(path):
+    for file, name in re.findall(r'`(test/[\w/]+\.py)(?:::(\w+))?`', path.read_text(encoding='utf-8')):
+        assert (ROOT / file).is_file(), file
+        assert not name or re.search(rf'^def {name}\(', page(file), re.MULTILINE), name
+
+
+def test_import_table_is_the_rule():
+    module = ast.parse(page('test/test_imports.py'))
+    rule = next(
+        ast.literal_eval(node.value)
+        for node in module.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == 'ALLOWED'
+    )
+    table = section(page('docs/architecture.md'), 'Who may import whom')
+    described = {}
+    for cells in rows(table):
+        allowed = (
+            set(rule) - {'cli'} if cells[1] == 'all of them' else re.findall(r'`(\w+)`', cells[1])
+        )
+        described |= dict.fromkeys(re.findall(r'`(\w+)`', cells[0]), set(allowed))
+    assert {part for part in described if part in rule} == set(rule)
+    assert {part: described[part] for part in rule} == rule
