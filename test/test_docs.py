@@ -99,7 +99,9 @@ def test_commands_and_options_exist(path):
 def test_every_command_is_shown():
     actions = build_parser()._actions
     commands = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
-    shown = {command for path in PAGES for command, _ in shown_commands(path.read_text(encoding='utf-8'))}
+    shown = {
+        command for path in PAGES for command, _ in shown_commands(path.read_text(encoding='utf-8'))
+    }
     assert shown == set(commands)
 
 
@@ -186,7 +188,9 @@ def test_worked_example_of_the_quantized_layer_holds():
 
 @pytest.mark.parametrize('path', PAGES, ids=lambda path: path.name)
 def test_tests_that_are_named_exist(path):
-    for file, name in re.findall(r'`(test/[\w/]+\.py)(?:::(\w+))?`', path.read_text(encoding='utf-8')):
+    for file, name in re.findall(
+        r'`(test/[\w/]+\.py)(?:::(\w+))?`', path.read_text(encoding='utf-8')
+    ):
         assert (ROOT / file).is_file(), file
         assert not name or re.search(rf'^def {name}\(', page(file), re.MULTILINE), name
 
