@@ -16,6 +16,8 @@ from hbvla_ros.evaluation.footage import Footage, Picture
 from hbvla_ros.evaluation.report import Media
 from hbvla_ros.evaluation.versions import versions
 
+# Below this share of the wanted pace a reader is told.
+_SLOW = 0.9
 _METHOD = (
     'Simulator, policy and arms ran as processes of their own and spoke ROS 2 over DDS, in '
     '{pace} (achieved: {achieved} of it). Every condition ran the same seeds, which no '
@@ -181,6 +183,14 @@ def _notices(conditions: Sequence[Condition], quick: bool) -> list[str]:
         notices.append(
             f'Quick form: {count} episodes a checkpoint show that everything works; they measure '
             'nothing. The full form runs more.'
+        )
+    paces = [one.over_ros.settings['achieved_real_time_factor'] for one in conditions]
+    wanted = conditions[0].over_ros.settings['real_time_factor']
+    if min(paces) < _SLOW * wanted:
+        notices.append(
+            f'This machine simulated at {min(paces):.2f} of the pace asked for. Simulated time '
+            'waits for the simulator but not for the policy, so the policy had more time here '
+            'than on a robot.'
         )
     if conditions[0].over_ros.success.successes == 0:
         notices.append(

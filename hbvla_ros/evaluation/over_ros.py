@@ -29,7 +29,7 @@ from hbvla_ros.evaluation.processes import Child, Supervisor, free_domain, ros_e
 
 MAX_SECONDS = 16.0
 # Simulated seconds after a reset in which the arms rest and the policy has no instruction.
-SETTLE_SECONDS = 0.6
+SETTLE_SECONDS = 1.0
 # Joint states of the simulated robot a second, one row of a trace each.
 TRACE_RATE = 50.0
 # So that a node which has become active is noticed soon.
