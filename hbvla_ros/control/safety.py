@@ -146,5 +146,7 @@ class SafetyStage:
 
     def _limit_step(self, target: Vector, last: Vector, elapsed: float) -> Vector:
         cap = self.velocity * elapsed
-        # Clipped again: the sum rounds, and a limit is a limit to the last bit.
-        return np.clip(last + np.clip(target - last, -cap, cap), self.lower, self.upper)
+        # A target within reach is taken as it is: adding its step would change the last bits.
+        within = np.abs(target - last) <= cap
+        stepped = np.where(within, target, last + np.clip(target - last, -cap, cap))
+        return np.clip(stepped, self.lower, self.upper)

@@ -222,6 +222,13 @@ class PolicyNode(ManagedNode):
     def _beat(self) -> None:
         self._heartbeats.publish(Header(stamp=to_time(self.now()), frame_id=self.state_label))
 
+    def _too_slow(self) -> str:
+        platform, latency = self._policy.platform, self._latency.percentile(95)
+        rest = (1.0 - self._values['replan_fraction']) * platform.chunk * platform.step
+        if latency is None or latency < rest:
+            return ''
+        return f'inference takes {latency:.2f} s, the rest of a chunk only {rest:.2f} s'
+
     def _report(self) -> None:
         now = self.now()
         level, text = diagnostics.OK, self.state_label
@@ -229,7 +236,7 @@ class PolicyNode(ManagedNode):
             text = 'active, waiting for an instruction'
         # Cameras never arrive together to the millisecond: only what lasts is worth a word.
         lasting = time.monotonic() - self._problem_since > self.profile.safety.image_timeout
-        problem = self._failure or (self._problem if lasting else '')
+        problem = self._failure or (self._problem if lasting else '') or self._too_slow()
         if self._open and problem:
             level, text = diagnostics.WARN, problem
         values = {

@@ -187,6 +187,13 @@ def test_diagnostics_tell_latency_rates_and_checkpoint(robot, node, policy, inst
     assert robot.report('policy_node', 'instruction') == 'go'
 
 
+def test_inference_slower_than_the_rest_of_a_chunk_is_reported(robot, node, policy, instruct, wait):
+    policy.delay = 0.25
+    instruct('go')
+    assert wait(lambda: 'inference takes' in robot.report('policy_node').message)
+    assert 'the rest of a chunk only 0.20 s' in robot.report('policy_node').message
+
+
 def test_heartbeat_runs_while_the_network_hangs(robot, node, policy, instruct, wait):
     beats = []
     robot.create_subscription(Header, 'policy_node/heartbeat', beats.append, 10)
