@@ -103,11 +103,12 @@ def _summary(evaluation: Evaluation) -> str:
     if duration is not None:
         lines.append(f'time to success  {duration.p50:.1f} s median, {duration.p95:.1f} s p95')
     if latency is not None:
-        batch = evaluation.settings.get('parallel', 1)
-        what = 'one observation' if batch == 1 else f'up to {batch} observations together'
-        lines.append(
-            f'policy call, {what}  {1e3 * latency.p50:.0f} ms median, '
-            f'{1e3 * latency.p95:.0f} ms p95'
+        batch = evaluation.settings['parallel']
+        what = (
+            'images to chunk over DDS'
+            if evaluation.settings['where'] == 'over ROS 2'
+            else f'policy call on up to {batch} observations together'
         )
+        lines.append(f'{what}  {1e3 * latency.p50:.0f} ms median, {1e3 * latency.p95:.0f} ms p95')
     lines.append(f'{len(evaluation.episodes)} episodes in {evaluation.wall_seconds:.0f} s')
     return '\n'.join(lines) + '\n'

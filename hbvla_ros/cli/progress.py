@@ -3,12 +3,22 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+import signal
+from types import FrameType, TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from hbvla_ros.evaluation.episode import EpisodeResult
+
+
+def stop_like_an_interrupt() -> None:
+    """Let SIGTERM end this program as Ctrl-C does, so that it cleans up behind itself."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 class Reporter:

@@ -90,8 +90,10 @@ def test_the_demo_writes_a_report_of_what_it_ran(make_tiny_checkpoint, tmp_path,
     assert 'seed 3000002' in log.getvalue()
 
 
-def test_interrupt_leaves_no_process_and_no_half_report(make_tiny_checkpoint, tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_leaves_no_process_and_no_half_report(make_tiny_checkpoint, tmp_path, number):
     out = tmp_path / 'demo'
+    (tmp_path / 'temporary').mkdir()
     checkpoint = make_tiny_checkpoint(platform=SIMULATED)
     process = subprocess.Popen(
         [sys.executable, '-c', 'from hbvla_ros.cli import demo_stages\n'
@@ -106,7 +108,7 @@ def test_interrupt_leaves_no_process_and_no_half_report(make_tiny_checkpoint, tm
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'TMPDIR': str(tmp_path / 'temporary')},
     )  # fmt: skip
     assert process.stderr is not None
     for line in process.stderr:
@@ -119,10 +121,11 @@ def test_interrupt_leaves_no_process_and_no_half_report(make_tiny_checkpoint, tm
         time.sleep(0.1)
     time.sleep(3.0)
     nodes = descendants(process.pid)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     assert process.wait(30) == 130
     assert not [pid for pid in nodes if is_running(pid)]
     assert not list(out.glob('*report*')) and not list(out.glob('*.mp4'))
+    assert not list((tmp_path / 'temporary').iterdir())
     assert not list(out.rglob('*.tmp*')) and not list(out.rglob('*.partial'))
 
 

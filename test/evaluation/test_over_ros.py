@@ -57,7 +57,9 @@ def test_episodes_run_over_dds_and_are_recorded(make_tiny_checkpoint):
     assert graphs() <= before
 
 
-def test_a_node_that_dies_is_one_line_with_its_last_words(tmp_path):
+def test_a_node_that_dies_is_one_line_with_its_last_words(tmp_path, monkeypatch):
+    # The logs are kept for whoever reads the error.
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     with pytest.raises(
         HbvlaError, match='policy_node ended with status 2: .*nowhere.*see '
     ) as caught:
