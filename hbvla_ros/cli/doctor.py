@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,8 @@ from hbvla_ros import __version__
 from hbvla_ros.cli import doctor_libraries, doctor_machine, doctor_ros
 from hbvla_ros.cli.doctor_rows import Row
 
+# Green, yellow and red, as terminals number them.
+_COLOURS = {'ok': 32, 'limited': 33, 'absent': 33, 'missing': 31}
 # In the order of the report.
 _CHECKS: tuple[Callable[[], Row], ...] = (
     doctor_machine.check_interpreter,
@@ -65,25 +68,26 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_rows(rows: list[Row], works: bool) -> None:
-    """One line a row; rows that are not in order also say why it matters and what to do."""
-    from rich.console import Console
-    from rich.text import Text
+    """One line a row; rows that are not in order also say why it matters and what to do.
 
-    console = Console(highlight=False, soft_wrap=True)
-    colours = {'ok': 'green', 'limited': 'yellow', 'missing': 'red'}
+    Plain prints: this command has to work where libraries are missing.
+    """
     width = max(len(row.name) for row in rows)
     for row in rows:
         state = 'absent' if row.state == 'missing' and not row.required else row.state
-        colour = 'yellow' if state == 'absent' else colours[row.state]
-        line = Text(f'{state:8}', style=colour)
-        line.append(f'{row.name:{width}}  {row.found}', style='default')
-        console.print(line)
+        print(f'{_coloured(state)}{row.name:{width}}  {row.found}')
         if row.state != 'ok':
             for label, text in (('why', row.why), ('fix', row.fix)):
-                console.print(Text(f'{"":8}{"":{width}}  {label}: {text}', style='dim'))
-    console.print()
-    console.print(
+                print(f'{"":8}{"":{width}}  {label}: {text}')
+    print()
+    print(
         'Policies can be quantized and run over ROS 2 on this machine.'
         if works
         else 'Something required is missing: see the rows marked "missing".'
     )
+
+
+def _coloured(state: str) -> str:
+    """The state padded to a column, in colour on a terminal."""
+    text = f'{state:8}'
+    return f'\033[{_COLOURS[state]}m{text}\033[0m' if sys.stdout.isatty() else text
