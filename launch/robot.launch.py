@@ -1,13 +1,12 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
 """Policy and arms on a robot; the drivers and cameras that its profile names must be up."""
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
-
-from launch import LaunchDescription
 
 PARAMETERS = PathJoinSubstitution([FindPackageShare('hbvla_ros'), 'config', 'policy.yaml'])
 # Name, default (None: must be given), what it is.

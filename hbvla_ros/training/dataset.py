@@ -84,9 +84,7 @@ def resize_frames(frames: torch.Tensor, size: int) -> torch.Tensor:
     return small.round().clamp(0, 255).to(torch.uint8).contiguous()
 
 
-def read_episode(
-    path: Path, cameras: Sequence[str], chunk: int, size: int
-) -> dict[str, Any]:
+def read_episode(path: Path, cameras: Sequence[str], chunk: int, size: int) -> dict[str, Any]:
     """One episode file as arrays.
 
     Raises:

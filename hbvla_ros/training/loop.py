@@ -132,7 +132,9 @@ class Trainer:
             {'params': decayed, 'weight_decay': self.options.weight_decay},
             {'params': others, 'weight_decay': 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.options.learning_rate, betas=(0.9, 0.98), fused=True)
+        return torch.optim.AdamW(
+            groups, lr=self.options.learning_rate, betas=(0.9, 0.98), fused=True
+        )
 
     def _compute_losses(
         self, pixels: Tensor, input_ids: Tensor, proprio: Tensor, actions: Tensor, columns: Tensor

@@ -30,7 +30,7 @@ class NetworkSize:
     registers: int = 4
     hidden: int = 256
     intermediate: int = 688
-    layers: int = 3
+    layers: int = 4
     heads: int = 4
     vocabulary: int = 448
 

@@ -21,13 +21,12 @@ launch_testing = pytest.importorskip(
 
 import ament_index_python  # noqa: E402
 import rclpy  # noqa: E402
+from launch import LaunchDescription  # noqa: E402
 from launch.actions import IncludeLaunchDescription, TimerAction  # noqa: E402
 from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
 from launch_testing.actions import ReadyToTest  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from std_msgs.msg import Float64MultiArray, String  # noqa: E402
-
-from launch import LaunchDescription  # noqa: E402
 
 CHECKPOINT = 'HBVLA_TEST_CHECKPOINT'
 NAMESPACE = 'bringup'
