@@ -47,7 +47,9 @@ def run(options: argparse.Namespace) -> int:
     from hbvla_ros.evaluation.episode import evaluation_seeds
     from hbvla_ros.resources import share_path
 
-    episodes = options.episodes or (QUICK_EPISODES if options.quick else EPISODES)
+    episodes = options.episodes
+    if episodes is None:
+        episodes = QUICK_EPISODES if options.quick else EPISODES
     checkpoint = options.checkpoint or share_path('models', 'aloha_sim_small')
     seeds = evaluation_seeds(episodes, options.seed, checkpoint)
     stop_like_an_interrupt()
@@ -65,7 +67,7 @@ def _command(options: argparse.Namespace) -> str:
     words = ['hbvla', 'demo']
     if options.quick:
         words.append('--quick')
-    if options.episodes:
+    if options.episodes is not None:
         words += ['--episodes', str(options.episodes)]
     if options.checkpoint:
         words += ['--checkpoint', str(options.checkpoint)]

@@ -147,9 +147,11 @@ def evaluation_seeds(episodes: int, seed: int, checkpoint: Path | None = None) -
         checkpoint: a folder; the seeds that its ``training.json`` names are refused.
 
     Raises:
-        HbvlaError: they leave the range that is reserved for evaluation, or the checkpoint was
-            trained on one of them.
+        HbvlaError: no episodes, seeds beyond the range that is reserved for evaluation, or one
+            that the checkpoint was trained on.
     """
+    if episodes < 1:
+        raise HbvlaError(f'{episodes} episodes: run at least one')
     if 0 <= seed < len(RANGES['evaluation']):
         seeds = seed_range('evaluation', episodes, seed)
     else:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from hbvla_ros.cli import demo_stages
 from hbvla_ros.cli.demo_stages import Demo
+from hbvla_ros.cli.main import main
 from hbvla_ros.cli.progress import Reporter
 from hbvla_ros.errors import HbvlaError
 
@@ -127,6 +128,14 @@ def test_interrupt_leaves_no_process_and_no_half_report(make_tiny_checkpoint, tm
     assert not list(out.glob('*report*')) and not list(out.glob('*.mp4'))
     assert not list((tmp_path / 'temporary').iterdir())
     assert not list(out.rglob('*.tmp*')) and not list(out.rglob('*.partial'))
+
+
+def test_zero_episodes_are_refused_before_anything_is_done(make_tiny_checkpoint, tmp_path, capsys):
+    checkpoint = make_tiny_checkpoint(platform=SIMULATED)
+    arguments = ['demo', '--checkpoint', str(checkpoint), '--out', str(tmp_path / 'demo')]
+    assert main([*arguments, '--episodes', '0']) == 2
+    assert capsys.readouterr().err == 'hbvla: error: 0 episodes: run at least one\n'
+    assert not (tmp_path / 'demo').exists()
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
