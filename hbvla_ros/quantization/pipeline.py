@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from hbvla_ros.packed.accounting import nominal_bits_per_weight, stored_bits_per
 from hbvla_ros.packed.atomic import check_output
 from hbvla_ros.packed.install import replace_linear
 from hbvla_ros.packed.layer import QuantizedLayer
-from hbvla_ros.packed.manifest import FileEntry, LayerEntry, Manifest
+from hbvla_ros.packed.manifest import LayerEntry, Manifest
 from hbvla_ros.packed.writer import write_folder
 from hbvla_ros.quantization.budget import planes_for_budget
 from hbvla_ros.quantization.calibration import CalibrationSet
@@ -26,23 +26,17 @@ from hbvla_ros.quantization.capture import BlockInputs
 from hbvla_ros.quantization.hessian import relative_error
 from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.probe import TokenWeights, action_token_weights
+from hbvla_ros.quantization.provenance import (
+    copied_files,
+    describe_calibration,
+    describe_source,
+)
 from hbvla_ros.quantization.registry import Method, find_method
 from hbvla_ros.quantization.targets import block_chains, quantized_linears
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.consistency import build_empty
 
 PROBES = ('action', 'none')
-_COPIED_FILES = (
-    'config.json',
-    'preprocessor_config.json',
-    'dataset_statistics.json',
-    'generation_config.json',
-    'tokenizer.json',
-    'tokenizer.model',
-    'tokenizer_config.json',
-    'special_tokens_map.json',
-    'added_tokens.json',
-)
 _HUTCHINSON_PROBES = 4
 
 
@@ -133,26 +127,35 @@ def quantize_checkpoint(
     for name, layer, entry in results:
         layers[name], entries[name] = layer, entry
         progress.step(name, entry)
-    manifest = Manifest(
-        stored_bits_per_weight=stored_bits_per_weight(layers.values()),
-        nominal_bits_per_weight=nominal_bits_per_weight(layers.values()),
-        bits_asked=request.bits,
-        method=method.name,
-        options=dataclasses.asdict(options),
-        seed=request.seed,
-        calibration=_describe_calibration(calibration, request),
-        source=describe_source(checkpoint.folder),
-        layers=entries,
-    )
-    copies = [checkpoint.folder / name for name in _COPIED_FILES]
     return write_folder(
         out,
-        manifest,
+        _manifest(checkpoint, request, options, calibration, entries),
         layers,
         _unquantized(checkpoint, skeleton, layers),
-        [path for path in copies if path.is_file()],
+        copied_files(checkpoint.folder),
         {'platform.json': json.dumps(checkpoint.platform.to_json(), indent=2) + '\n'},
         force,
+    )
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    request: Request,
+    options: MethodOptions,
+    calibration: CalibrationSet | None,
+    entries: dict[str, LayerEntry],
+) -> Manifest:
+    """The manifest but for the files, which the writer adds."""
+    return Manifest(
+        stored_bits_per_weight=stored_bits_per_weight(entries.values()),
+        nominal_bits_per_weight=nominal_bits_per_weight(entries.values()),
+        bits_asked=request.bits,
+        method=request.method,
+        options=dataclasses.asdict(options),
+        seed=request.seed,
+        calibration=describe_calibration(calibration, request.probe),
+        source=describe_source(checkpoint.folder),
+        layers=entries,
     )
 
 
@@ -241,21 +244,3 @@ def _check_differentiable(checkpoint: Checkpoint) -> None:
         raise HbvlaError(
             f'{checkpoint.folder}: discrete actions have no gradient; add --probe none'
         )
-
-
-def _describe_calibration(
-    calibration: CalibrationSet | None, request: Request
-) -> dict[str, Any] | None:
-    if calibration is None:
-        return None
-    return {**calibration.description, 'probe': request.probe}
-
-
-def describe_source(folder: Path) -> dict[str, Any]:
-    """Name, bytes and digests of a full-precision folder; a LoRA adapter is not counted."""
-    files = {p.name: FileEntry.of(p) for p in sorted(folder.iterdir()) if p.is_file()}
-    return {
-        'name': folder.resolve().name,
-        'bytes': sum(entry.size for entry in files.values()),
-        'files': {name: dataclasses.asdict(entry) for name, entry in files.items()},
-    }
