@@ -170,3 +170,21 @@ def test_probe_gives_one_weight_a_token_and_call(
         totals = inputs.hessians(network, *chain[0], weights)
         for name in chain[0][1]:
             assert totals[name].tokens == sum(len(call) for call in weights[name])
+
+
+def test_every_denoising_step_is_calibrated(make_tiny_checkpoint, episodes_folder: Path) -> None:
+    folder = make_tiny_checkpoint(
+        config={'head': 'diffusion'},
+        platform={'action_slots_per_step': None, 'diffusion_steps_inference': 3},
+    )
+    checkpoint = Checkpoint.open(folder, resolve_platform(folder))
+    network = checkpoint.load_network().requires_grad_(False)
+    data = load_calibration(episodes_folder, checkpoint, 6, 0)
+    weights = action_token_weights(network, quantized_linears(network), data.batches, 1, 0)
+    tower, _, decoder = block_chains(network)
+    for chain, calls in ((tower, 1), (decoder, 3)):
+        inputs = BlockInputs.record(network, chain[0][0], data.batches)
+        totals = inputs.hessians(network, *chain[0], weights)
+        for name in chain[0][1]:
+            assert len(weights[name]) == calls * len(data.batches)
+            assert totals[name].tokens == sum(len(call) for call in weights[name])
