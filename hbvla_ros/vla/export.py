@@ -78,10 +78,13 @@ def save_checkpoint(
     if network.config.film:
         _save_film_vision(tensors, folder / f'vision_backbone--{step}_checkpoint.pt')
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in tensors.items()}
-    write_replacing(
-        folder / 'model.safetensors',
-        lambda target: save_file(weights, target, metadata={'format': 'pt'}),
-    )
+
+    def save_weights(target: Path) -> None:
+        save_file(weights, target, metadata={'format': 'pt'})
+        # safetensors makes its files readable to their owner alone.
+        target.chmod(folder.stat().st_mode & 0o666)
+
+    write_replacing(folder / 'model.safetensors', save_weights)
     preprocessor = preprocessor or Preprocessor(network.config.image_size)
     _write_json(folder / 'config.json', config_json or network.config.to_json())
     _write_json(folder / 'dataset_statistics.json', statistics)
