@@ -21,7 +21,10 @@ from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.vla.platform import PLATFORMS, Platform
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted([ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *ROOT.glob('docs/*.md')])
+PAGES = sorted(
+    [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *ROOT.glob('docs/*.md')]
+    + [*ROOT.glob('models/**/*.md')]
+)
 FENCE = re.compile(r'^ *```(\w*)\n(.*?)^ *```', re.MULTILINE | re.DOTALL)
 TABLES = {
     'policy_node': (*policy_parameters.TABLE, AUTOSTART),
@@ -60,7 +63,7 @@ def anchors(text):
     return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_point_somewhere(path):
     text = FENCE.sub('', path.read_text(encoding='utf-8'))
     for link in re.findall(r'\]\(([^)\s]+)\)', text):
@@ -83,7 +86,7 @@ def shown_commands(text):
             yield found[1], found[2]
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_and_options_exist(path):
     actions = build_parser()._actions
     commands = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
@@ -186,7 +189,7 @@ def test_worked_example_of_the_quantized_layer_holds():
     exec(compile(examples[0], 'docs/formats.md', 'exec'), {})
 
 
-@pytest.mark.parametrize('path', PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize('path', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_tests_that_are_named_exist(path):
     for file, name in re.findall(
         r'`(test/[\w/]+\.py)(?:::(\w+))?`', path.read_text(encoding='utf-8')
