@@ -69,9 +69,10 @@ class Policy:
             folder: the checkpoint.
             platform: constants, or their name or file; None for the folder's platform.json.
             dtype: type the network computes in.
-            device: where it computes.
+            device: where it computes, such as 'cpu' or 'cuda:0'.
             base: base model's folder where ``folder`` holds only a LoRA adapter.
-            residency: how packed layers sit in memory (deployed folders only).
+            residency: how packed layers sit in memory (deployed folders only): 'packed', or
+                'bf16', which means dequantized weights in ``dtype``, whichever that is.
             seed: seed of a diffusion head's noise.
 
         Raises:
@@ -80,6 +81,7 @@ class Policy:
         folder = Path(folder)
         if not folder.is_dir():
             raise HbvlaError(f'{folder}: no such checkpoint folder')
+        _check_device(device)
         if not isinstance(platform, Platform):
             platform = resolve_platform(folder, platform)
         if (folder / MANIFEST_NAME).is_file():
@@ -195,6 +197,31 @@ class Policy:
         if wanted and not np.isfinite(values).all():
             index = int(np.flatnonzero(~np.isfinite(values))[0])
             raise HbvlaError(f'proprioception: value {index} is not finite')
+
+
+def dtype_for(device: str | torch.device) -> torch.dtype:
+    """The type to compute in on a device: bfloat16 on a GPU, float32 elsewhere.
+
+    Raises:
+        HbvlaError: the device's name is unknown, or this machine does not have it.
+    """
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise HbvlaError(f'device {str(device)!r} is unknown; use cpu or cuda:0') from None
+    if kind == 'cuda' and not torch.cuda.is_available():
+        raise HbvlaError(f'device {str(device)!r}: no CUDA device is usable here; use cpu')
+    return torch.bfloat16 if kind == 'cuda' else torch.float32
+
+
+def _check_device(device: str | torch.device) -> None:
+    """Raise HbvlaError if torch cannot compute there."""
+    try:
+        torch.empty(1, device=device).cpu()
+    # What an absent device raises depends on its kind and on how torch was built.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise HbvlaError(f'device {device}: not available here ({reason}); use cpu') from error
 
 
 def _load_deployed(

@@ -14,6 +14,8 @@ ARGUMENTS = (
     ('checkpoint', None, 'Folder of the checkpoint, full precision or quantized.'),
     ('robot', None, 'Robot profile: a name in config/robots or the path of a .yaml.'),
     ('instruction', '', 'Task in words; empty waits for one on the topic instruction.'),
+    ('platform', '', 'Platform name or .json, for a checkpoint that does not say its own.'),
+    ('device', 'cpu', 'Where the network runs, such as cpu or cuda:0.'),
     ('namespace', '', 'Namespace of all nodes and of the relative topics in the profile.'),
     ('use_sim_time', 'false', 'Take time from /clock instead of the system.'),
     ('params_file', PARAMETERS, 'Parameters of the nodes.'),
@@ -61,7 +63,10 @@ def generate_launch_description():
                 for name, default, description in ARGUMENTS
             ),
             managed_node(
-                'policy_node', checkpoint=text('checkpoint'), instruction=text('instruction')
+                'policy_node',
+                **{
+                    name: text(name) for name in ('checkpoint', 'instruction', 'platform', 'device')
+                },
             ),
             managed_node('arm_node'),
         ]

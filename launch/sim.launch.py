@@ -18,6 +18,8 @@ ARGUMENTS = (
     ('robot', 'aloha_sim', 'Robot profile of the simulated robot.'),
     ('instruction', '', "Task in words until the simulator gives the episode's own."),
     ('seed', '0', 'Seed of the first episode.'),
+    ('platform', '', 'Platform name or .json, for a checkpoint that does not say its own.'),
+    ('device', 'cpu', 'Where the network runs, such as cpu or cuda:0.'),
     ('namespace', '', 'Namespace of all nodes and of the relative topics in the profile.'),
     ('use_sim_time', 'true', 'Take time from the simulator; false is only for tests.'),
     ('params_file', PARAMETERS, 'Parameters of the nodes.'),

@@ -18,7 +18,7 @@ ALLOWED = {
     'quantization': {'vla', 'packed'},
     'policy': {'vla', 'packed'},
     'sim': {'control'},
-    'training': {'vla', 'sim', 'policy'},
+    'training': {'vla', 'sim'},
     'evaluation': {'policy', 'control', 'sim'},
     'nodes': {'policy', 'control', 'sim', 'evaluation', 'vla', 'packed', 'quantization'},
     'cli': {'policy', 'control', 'sim', 'evaluation', 'nodes', 'vla', 'packed', 'quantization',
@@ -27,7 +27,8 @@ ALLOWED = {
 # Starting the nodes is the one thing evaluation needs of them, lazily and by name.
 TORCH = {'vla', 'packed', 'quantization', 'training', 'policy'}
 ROS = {'rclpy', 'sensor_msgs', 'std_msgs', 'std_srvs', 'trajectory_msgs', 'diagnostic_msgs',
-       'lifecycle_msgs', 'rosgraph_msgs', 'builtin_interfaces', 'cv_bridge'}  # fmt: skip
+       'lifecycle_msgs', 'rosgraph_msgs', 'rcl_interfaces', 'builtin_interfaces',
+       'cv_bridge'}  # fmt: skip
 
 
 def imported_names(path):

@@ -1,10 +1,11 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
 """The safety stage: the last thing a target passes before it becomes a command.
 
-A pure function on both arms together. Whatever goes in, the command that comes out is finite,
-inside the position limits and no further from the last command than the velocity limits allow;
-a target that is not finite in any dimension moves neither arm. It helps against a policy's
-mistakes; it is not functional safety.
+A pure function on both arms together. Whatever goes in, the command that comes out is finite and
+no further from the last command (the first: from the measured pose) than the velocity limits
+allow. It is inside the position limits, or, for an arm that began outside them, on its way back
+and never further out than before; a target that is not finite in any dimension moves neither arm.
+It helps against a policy's mistakes; it is not functional safety.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ Vector = NDArray[np.float64]
 
 # A tick that comes late may catch up for at most this many periods of motion.
 _MAX_PERIODS = 2.0
+# Where limits are (nearly) one point, a measurement may still be this far outside, rad or ratio.
+_LEAST_BELIEVED = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,17 +87,31 @@ class SafetyStage:
             np.where(profile.is_gripper, safety.gripper_lag_bound, safety.lag_bound),
         )
 
+    def doubted(self, measured: Vector) -> NDArray[np.bool_]:
+        """Boolean (A,): which numbers of a measurement cannot be true.
+
+        An arm may stand outside its limits, but not by more than their whole range: that is a
+        broken sensor or a wrong unit, and a command that starts there would be as wrong.
+        """
+        room = np.maximum(self.upper - self.lower, _LEAST_BELIEVED)
+        inside = (measured >= self.lower - room) & (measured <= self.upper + room)
+        return ~inside  # also what is not a number
+
     def hold(self, state: SafetyState, measured: Vector | None) -> Vector | None:
         """The pose (A,) to hold: the last command where the arm follows it, else the measured.
+
+        It is inside the position limits also where command and arm are not.
 
         A pose once chosen is kept until the arm is found elsewhere, so that the way towards it
         does not end half-way, where the arm counts as following again.
 
-        Returns None if there is neither a command nor a finite measurement; then nothing may be
-        sent, for any number made up here would be a jump.
+        Returns None if there is neither a command nor a measurement to be believed; then nothing
+        may be sent, for any number made up here would be a jump.
         """
         chosen = state.command if state.held is None else state.held
-        if measured is None or not np.isfinite(measured).all():
+        if chosen is not None:
+            chosen = np.clip(chosen, self.lower, self.upper)
+        if measured is None or self.doubted(measured).any():
             return chosen
         measured = np.clip(measured, self.lower, self.upper)
         if chosen is None:
@@ -127,7 +144,9 @@ class SafetyStage:
         steered = target is not None and bool(np.isfinite(target).all())
         wanted = target if target is not None and steered else hold
         inside = np.clip(wanted, self.lower, self.upper)
-        last = hold if state.command is None else state.command
+        # Without a command the hold came from the measured pose: the first step starts there.
+        last = measured if state.command is None else state.command
+        assert last is not None
         stepped = self._limit_step(inside, last, self._elapsed(state, now))
         counts = Interventions(
             counts.not_finite + (target is not None and not steered),
@@ -149,4 +168,5 @@ class SafetyStage:
         # A target within reach is taken as it is: adding its step would change the last bits.
         within = np.abs(target - last) <= cap
         stepped = np.where(within, target, last + np.clip(target - last, -cap, cap))
-        return np.clip(stepped, self.lower, self.upper)
+        # The limits, widened to the last command where that is outside them: never further out.
+        return np.clip(stepped, np.minimum(self.lower, last), np.maximum(self.upper, last))

@@ -197,8 +197,6 @@ def node_arguments(name: str, parameters: dict[str, Any]) -> list[str]:
         # Quoted as YAML, so that a path or an empty text stays a text.
         text = json.dumps(value)
         arguments += ['-p', f'{key}:={text}']
-    if name == 'policy_node':
-        arguments += ['-r', '~/instruction:=/sim_robot_node/instruction']
     return arguments
 
 

@@ -172,19 +172,30 @@ class ArmNode(ManagedNode):
         for publisher, message in zip(self._publishers_of_arms, messages, strict=True):
             publisher.publish(message)
 
+    def _joint_fault(self) -> str:
+        """Why there are no joint states to execute on, empty while there are."""
+        age, measured = self._joints.age(), self._joints.newest()
+        if measured is None:
+            return 'no joint states yet'
+        if age > self.profile.safety.joint_state_timeout:
+            return f'no joint states for {age:.2f} s'
+        doubted = np.flatnonzero(self._stage.doubted(measured))
+        if len(doubted) == 0:
+            return ''
+        name, value = self.profile.action_names[doubted[0]], measured[doubted[0]]
+        return f'{name} is measured at {value:.4g}, too far outside its limits to be true'
+
     def _watch(self) -> None:
         """On the monotonic clock: without joint states there is nothing to execute on."""
         if not self.is_active:
             return
-        age, bound = self._joints.age(), self.profile.safety.joint_state_timeout
-        fault = '' if age <= bound else f'no joint states for {age:.2f} s'
-        if age == float('inf'):
-            fault = 'no joint states yet'
+        fault = self._joint_fault()
         if fault and not self._fault:
             self._chunk_clock.flush()
             self._fault = fault
             # Right after the start it is no fault that the drivers have not been heard.
-            log = self.get_logger().warning if age == float('inf') else self.get_logger().error
+            unheard = self._joints.newest() is None
+            log = self.get_logger().warning if unheard else self.get_logger().error
             log(f'{fault}: holding')
             self._tick()
         elif not fault and self._fault:

@@ -156,16 +156,20 @@ def message_to_chunk(message: JointTrajectory, names: Sequence[str]) -> ActionCh
     """Inverse of :func:`chunk_to_message`; the instruction does not travel and is empty.
 
     Raises:
-        HbvlaError: other joint names, ragged rows, or rows that are not evenly spaced from 0.
+        HbvlaError: other joint names, ragged rows, a single row, or rows that are not evenly spaced
+            from 0.
     """
     if list(message.joint_names) != list(names):
         strange = sorted(set(message.joint_names) ^ set(names)) or ['the order']
         raise HbvlaError(f"chunk has other joint names than this robot's: {strange[0]}")
     if any(len(point.positions) != len(names) for point in message.points):
         raise HbvlaError(f'chunk has a row that is not {len(names)} positions long')
+    if len(message.points) == 1:
+        # How long it is in force could only be guessed, and a fade would not let it move a joint.
+        raise HbvlaError('chunk has a single row, which tells no step; send two rows or more')
     rows = np.array([point.positions for point in message.points], dtype=np.float64)
     times = np.array([to_seconds(point.time_from_start) for point in message.points])
-    step = float(times[-1] / (len(times) - 1)) if len(times) > 1 else 1.0
+    step = float(times[-1] / (len(times) - 1)) if len(times) else 1.0
     if len(times) and not np.allclose(times, step * np.arange(len(times)), atol=1e-6):
         raise HbvlaError('chunk has rows that are not evenly spaced from 0; use a constant step')
     start = to_seconds(message.header.stamp)

@@ -17,6 +17,9 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.nodes.conversions import decode_image
 from hbvla_ros.nodes.frames import Frame
 
+# A step is often a rounded fraction, such as 0.033 for 30 Hz.
+_RATE_TOLERANCE = 0.02
+
 
 class PolicyLike(Protocol):
     """What the node needs of a policy; :class:`hbvla_ros.policy.Policy` has it."""
@@ -47,11 +50,12 @@ def load_policy(values: Mapping[str, Any]) -> PolicyLike:
     """
     if not values['checkpoint']:
         raise HbvlaError('parameter checkpoint is empty: give the folder of a checkpoint')
-    from hbvla_ros.policy import Policy
+    from hbvla_ros.policy import Policy, dtype_for
 
     return Policy.load(
         values['checkpoint'],
         platform=values['platform'] or None,
+        dtype=dtype_for(values['device']),
         device=values['device'],
         residency=values['residency'],
     )
@@ -60,14 +64,19 @@ def load_policy(values: Mapping[str, Any]) -> PolicyLike:
 def check_policy(policy: PolicyLike, profile: RobotProfile) -> list[CameraProfile]:
     """The cameras the policy needs, in its order.
 
+    A checkpoint has no joint names: that order and units agree is what the robot tag vouches for.
+
     Raises:
-        HbvlaError: the checkpoint was trained for another robot, camera set or joint count.
+        HbvlaError: the checkpoint was trained for another robot, camera set or joint count, has
+            chunks of one row, or rows closer together than this robot is commanded.
     """
     platform, name = policy.platform, policy.checkpoint
     if platform.robot != profile.robot:
         raise HbvlaError(
             f'checkpoint {name} is for robot {platform.robot!r}, the profile {profile.name} is '
-            f'{profile.robot!r}; use a checkpoint trained for this robot'
+            f'{profile.robot!r}; use a checkpoint for this robot or, if joints, order and grippers '
+            f'are the same, a platform file with "robot": "{profile.robot}" (parameter platform, '
+            'see docs/robots.md)'
         )
     cameras = {camera.name: camera for camera in profile.cameras}
     missing = [camera for camera in platform.cameras if camera not in cameras]
@@ -81,6 +90,14 @@ def check_policy(policy: PolicyLike, profile: RobotProfile) -> list[CameraProfil
         raise HbvlaError(
             f'checkpoint {name} has {platform.action_dim} actions and {platform.proprio_dim} '
             f'proprioception values, the profile {profile.name} has {joints} joints'
+        )
+    if platform.chunk < 2:
+        raise HbvlaError(f'checkpoint {name} makes chunks of one row, arm_node needs two or more')
+    # Joints are interpolated between rows; rows between two commands would be lost.
+    if platform.step * profile.control_rate < 1.0 - _RATE_TOLERANCE:
+        raise HbvlaError(
+            f'checkpoint {name} has a row every {platform.step:g} s, the profile {profile.name} '
+            f'commands every {1.0 / profile.control_rate:g} s; raise rates.control'
         )
     return [cameras[camera] for camera in platform.cameras]
 

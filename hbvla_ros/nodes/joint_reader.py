@@ -22,14 +22,15 @@ from hbvla_ros.nodes.diagnostics import RateMeter
 
 Vector = NDArray[np.float64]
 
-# At 200 Hz half a second: longer than any image is on its way.
+# Samples kept at least; a fast driver's reach back as far as an image may be old.
 _HISTORY = 100
 
 
 @dataclass(frozen=True)
 class _Sample:
     stamp: float
-    received: float
+    received: float  # monotonic
+    node_time: float  # the node's clock at the same instant
     pose: Vector
 
 
@@ -42,9 +43,13 @@ class JointReader:
     def __init__(self, node: Node, profile: RobotProfile) -> None:
         """Subscribe; best effort, so that it hears drivers of either reliability."""
         self._node = node
+        self._topics = [arm.state_topic for arm in profile.arms]
+        # A driver that keeps its rate has a pose this near to every image.
+        self._skew = profile.safety.image_skew + 1.0 / profile.joint_state_rate
         self.rate = RateMeter()
         self.refused = 0
-        self._samples: list[deque[_Sample]] = [deque(maxlen=_HISTORY) for _ in profile.arms]
+        kept = max(_HISTORY, round(2.0 * profile.safety.image_timeout * profile.joint_state_rate))
+        self._samples: list[deque[_Sample]] = [deque(maxlen=kept) for _ in profile.arms]
         quality = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscriptions = [
             node.create_subscription(
@@ -64,14 +69,29 @@ class JointReader:
         if samples and stamp < samples[-1].stamp:
             # The clock went back: older poses would now answer for the wrong time.
             samples.clear()
-        samples.append(_Sample(stamp, time.monotonic(), pose))
+        samples.append(_Sample(stamp, time.monotonic(), self._node_time(), pose))
         self.rate.tick()
 
     def age(self) -> float:
-        """Seconds since the arm heard longest ago was heard, infinite before the first."""
+        """Seconds since the arm heard longest ago was heard, infinite before the first.
+
+        On a robot this is monotonic time and nothing else. In simulated time a slow simulator
+        sends seldom, so there the smaller of monotonic and simulated age counts.
+        """
         if not all(self._samples):
             return float('inf')
-        return time.monotonic() - min(samples[-1].received for samples in self._samples)
+        return max(self._age(samples[-1]) for samples in self._samples)
+
+    def _age(self, sample: _Sample) -> float:
+        age = time.monotonic() - sample.received
+        if not self._node.get_clock().ros_time_is_active:
+            return age
+        simulated = self._node_time() - sample.node_time
+        # Below zero the clock went back and says nothing about the sample.
+        return min(age, simulated) if simulated >= 0.0 else age
+
+    def _node_time(self) -> float:
+        return float(self._node.get_clock().now().nanoseconds) * 1e-9
 
     def newest(self) -> Vector | None:
         """The newest pose (A,), None while an arm has not been heard."""
@@ -79,12 +99,27 @@ class JointReader:
             return None
         return np.concatenate([samples[-1].pose for samples in self._samples])
 
-    def at(self, stamp: float) -> Vector | None:
-        """The pose (A,) measured nearest to ``stamp`` in s, None while an arm is unheard."""
+    def at(self, stamp: float) -> tuple[Vector | None, str]:
+        """The pose measured nearest to an image's ``stamp`` in s, if it is near enough.
+
+        Returns:
+            The pose (A,) and an empty text, or None and what is wrong.
+        """
         if not all(self._samples):
-            return None
-        nearest = [min(tuple(s), key=lambda x: abs(x.stamp - stamp)) for s in self._samples]
-        return np.concatenate([sample.pose for sample in nearest])
+            return None, 'no joint states yet'
+        poses = []
+        for topic, samples in zip(self._topics, self._samples, strict=True):
+            nearest = min(tuple(samples), key=lambda sample: abs(sample.stamp - stamp))
+            if nearest.stamp == 0.0:
+                return None, f'{topic} has no stamps: the driver must fill in header.stamp'
+            apart = nearest.stamp - stamp
+            if abs(apart) > self._skew:
+                return None, (
+                    f'{topic} is stamped {abs(apart):.3f} s {"after" if apart > 0 else "before"} '
+                    f'the image, more than {self._skew:.3f} s: check the clocks of both drivers'
+                )
+            poses.append(nearest.pose)
+        return np.concatenate(poses), ''
 
     def destroy(self) -> None:
         """Remove the subscriptions."""

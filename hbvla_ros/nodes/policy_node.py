@@ -193,8 +193,10 @@ class PolicyNode(ManagedNode):
         reference = min(frame.stamp for frame in frames.values())
         if not self._schedule.is_new(reference):
             return None, ''
-        pose = self._joints.at(reference)
-        return (None, '') if pose is None else (Request(frames, pose, self._instruction), '')
+        pose, problem = self._joints.at(reference)
+        if pose is None:
+            return None, problem
+        return Request(frames, pose, self._instruction), ''
 
     def _act(self, policy: PolicyLike, request: Request, sequence: int) -> Outcome:
         """On the worker thread: infer, and publish at once unless the world has moved on."""

@@ -12,8 +12,17 @@ TABLE = (
     Parameter(
         'platform', '', 'Platform name or .json, for a checkpoint that does not say its own.'
     ),
-    Parameter('device', 'cpu', 'Where the network runs, such as cpu or cuda:0.'),
-    Parameter('residency', 'bf16', 'How packed layers sit in memory, such as bf16 or packed.'),
+    Parameter(
+        'device',
+        'cpu',
+        'Where the network runs: cpu computes in float32, cuda or cuda:0 in bfloat16.',
+    ),
+    Parameter(
+        'residency',
+        'bf16',
+        'How packed layers sit in memory: bf16 (dequantized) or packed.',
+        choices=('bf16', 'packed'),
+    ),
     Parameter(
         'replan_fraction',
         0.5,

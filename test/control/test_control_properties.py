@@ -1,5 +1,5 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""Whatever arrives, whenever it arrives: commands are finite, inside limits, steps capped."""
+"""Whatever arrives, whenever it arrives: commands are finite, steps capped, never further out."""
 
 from __future__ import annotations
 
@@ -82,10 +82,40 @@ def test_every_command_is_finite_in_limits_and_capped(sequence):
             assert previous is None
             continue
         assert np.isfinite(command).all()
-        assert (command >= STAGE.lower).all() and (command <= STAGE.upper).all()
-        if previous is not None:
-            allowed = min(max(now - now_before, 0.0), 2 * STAGE.period) + 1e-9
-            assert (np.abs(command - previous) <= STAGE.velocity * allowed + 1e-9).all()
+        if previous is None:
+            before, allowed = measured, STAGE.period
+        else:
+            before, allowed = previous, min(max(now - now_before, 0.0), 2 * STAGE.period)
+        # Inside the limits, or where it began outside them, not further out than before.
+        assert (outside(command) <= outside(before)).all()
+        assert (np.abs(command - before) <= STAGE.velocity * (allowed + 1e-9) + 1e-9).all()
+
+
+def outside(pose):
+    """How far each number is outside the limits, 0 inside."""
+    return np.maximum(np.maximum(STAGE.lower - pose, pose - STAGE.upper), 0.0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.floats(-9.0, 9.0), min_size=ACTIONS, max_size=ACTIONS),
+    st.lists(st.floats(-9.0, 9.0), min_size=ACTIONS, max_size=ACTIONS) | st.none(),
+    st.booleans(),
+)
+def test_any_measured_start_is_left_in_capped_steps_into_the_limits(start, target, follows):
+    """The arm is where it was commanded to be, or it does not move at all."""
+    room = 0.999 * (STAGE.upper - STAGE.lower)  # further out a measurement is not believed
+    measured = np.clip(start, STAGE.lower - room, STAGE.upper + room)
+    target = None if target is None else np.array(target)
+    before, state, cap = measured, SafetyState(), STAGE.velocity * STAGE.period
+    ticks = int(np.ceil((STAGE.upper - STAGE.lower) / cap).max()) + 2
+    for tick in range(ticks):
+        arm = before if follows else measured
+        command, state = STAGE.command(state, target, arm, tick * STAGE.period)
+        assert (np.abs(command - before) <= cap + 1e-9).all()
+        assert (outside(command) <= np.maximum(outside(before) - cap + 1e-9, 0.0)).all()
+        before = command
+    assert (outside(before) == 0.0).all()
 
 
 @settings(max_examples=100, deadline=None)

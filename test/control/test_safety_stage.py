@@ -87,6 +87,32 @@ def test_first_command_starts_at_the_measured_pose_not_at_zero(stage):
     np.testing.assert_array_equal(command, measured)
 
 
+@pytest.mark.parametrize('target', [None, np.array([0.5, 1.0])])
+def test_an_arm_outside_its_limits_comes_back_in_capped_steps(stage, target):
+    state, arm, path = SafetyState(), np.array([-1.65, 1.3]), []
+    for tick in range(8):
+        arm, state = stage.command(state, target, arm, 0.1 * tick)
+        path.append(arm[0])
+    np.testing.assert_allclose(path[:6], [-1.55, -1.45, -1.35, -1.25, -1.15, -1.05])
+    assert path[7] == pytest.approx(-1.0 if target is None else -0.85) and arm[1] == 1.0
+
+
+def test_hold_is_inside_the_limits_also_on_the_way_back(stage):
+    outside = np.array([-1.1, 0.0])
+    for measured in (None, outside):
+        hold = stage.hold(SafetyState(outside, 0.0), measured)
+        np.testing.assert_array_equal(hold, [-1.0, 0.0])
+
+
+@pytest.mark.parametrize('number', [-90.0, 3.5, 1e300, np.nan])
+def test_a_measurement_that_cannot_be_true_moves_nothing(stage, number):
+    measured, last = np.array([number, 0.0]), np.array([0.3, 0.0])
+    assert stage.doubted(measured).tolist() == [True, False]
+    assert stage.command(SafetyState(), None, measured, 0.0)[0] is None
+    command, _ = stage.command(SafetyState(last, 0.0), None, measured, 0.1)
+    np.testing.assert_array_equal(command, last)
+
+
 def test_lost_measurement_holds_the_last_command(stage):
     last = np.array([0.5, 0.25])
     command, _ = stage.command(SafetyState(last, 0.0), None, None, 0.1)

@@ -81,4 +81,4 @@ def test_parameters_survive_the_command_line():
     arguments = node_arguments('policy_node', {'checkpoint': '/a b/1', 'platform': '', 'on': True})
     assert arguments[:3] == ['-m', 'hbvla_ros.nodes.policy_node', '--ros-args']
     assert 'checkpoint:="/a b/1"' in arguments and 'platform:=""' in arguments
-    assert 'on:=true' in arguments
+    assert 'on:=true' in arguments and '-r' not in arguments

@@ -144,6 +144,7 @@ class FakeRobot(Node):
         self.follow = True
         self.joints_on = True
         self.images_on = True
+        self.joint_stamp = lambda now: now
         self.image_stamps = []
         self.commands = {arm.name: [] for arm in PROFILE.arms}
         self.reports = []
@@ -187,7 +188,7 @@ class FakeRobot(Node):
         for arm, part, publisher in self._joints if self.joints_on else ():
             raw = self.pose[part].copy()
             raw[-1] = arm.observed.from_ratio(raw[-1])
-            publisher.publish(joint_state(arm.names, raw, self.now()))
+            publisher.publish(joint_state(arm.names, raw, self.joint_stamp(self.now())))
 
     def _publish_images(self):
         stamp = self.now()

@@ -8,9 +8,11 @@ import time
 import numpy as np
 import pytest
 from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
 from hbvla_ros.nodes.arm_node import ArmNode
+from hbvla_ros.nodes.conversions import to_time
 
 STOPPED = 0.35  # s until the arms rest: the bound of 0.25 s and the tests' own polling
 
@@ -63,6 +65,53 @@ def test_it_starts_by_holding_the_measured_pose(graph, robot, profile, wait):
     node.start()
     assert wait(lambda: len(robot.recorded()) > 10)
     np.testing.assert_allclose(robot.recorded(), np.tile(measured, (len(robot.recorded()), 1)))
+
+
+def test_an_arm_outside_its_limits_comes_back_at_limited_speed(graph, robot, profile, wait):
+    robot.pose[1] = -2.5
+    node = graph.add(ArmNode)
+    node.start()
+    assert wait(lambda: robot.last() is not None and robot.last()[1] == profile.lower[1])
+    path = np.append(-2.5, robot.recorded()[:, 1])
+    step = profile.velocity[1] / profile.control_rate
+    assert path[1] == pytest.approx(-2.5 + step) and (np.diff(path) <= 2 * step + 1e-9).all()
+    assert (np.diff(path) >= 0.0).all()
+
+
+def test_joint_states_that_cannot_be_true_are_a_fault(graph, robot, profile, wait):
+    robot.pose[8] = np.degrees(profile.start_pose[8])
+    node = graph.add(ArmNode, diagnostics_rate=10.0)
+    node.start()
+    assert wait(lambda: 'too far outside its limits' in robot.report('arm_node').message)
+    assert 'right_shoulder is measured at -55' in robot.report('arm_node').message
+    assert robot.report('arm_node').level == b'\x02' and robot.last() is None
+    robot.pose[8] = profile.start_pose[8]
+    assert wait(lambda: robot.last() is not None)
+
+
+def test_a_slow_simulator_is_no_lost_driver(graph, robot, profile, wait):
+    """Joint states every 0.4 s, but every 0.02 s of simulated time."""
+    robot.joints_on = False
+    clock = robot.create_publisher(Clock, '/clock', 1)
+    node = graph.add(ArmNode, diagnostics_rate=10.0, use_sim_time=True)
+    node.start()
+    assert wait(lambda: clock.get_subscription_count() >= 1)
+    for step in range(10):
+        clock.publish(Clock(clock=to_time(10.0 + 0.02 * step)))
+        robot.joints_on = True
+        robot._publish_joints()
+        robot.joints_on = False
+        time.sleep(0.4)
+    faults = {r.message for r in robot.reports if r.level == b'\x02'}
+    assert faults <= {'holding: no joint states yet'} and robot.last() is not None
+
+
+def test_a_single_row_is_refused(robot, arms, profile, wait):
+    """It has no step, so nobody knows for how long it was meant."""
+    robot.send([profile.start_pose + 0.5], delay=0.2)
+    assert wait(lambda: 'a single row' in robot.report('arm_node', 'last refusal'))
+    time.sleep(0.4)
+    np.testing.assert_allclose(robot.last(), profile.start_pose)
 
 
 def test_chunk_is_executed_and_then_held(robot, arms, profile, wait):

@@ -138,6 +138,9 @@ def test_strange_chunks_are_refused():
         message_to_chunk(message, ['a', 'b', 'c'])
     with pytest.raises(HbvlaError, match='the order'):
         message_to_chunk(message, ['b', 'a'])
+    single = chunk_to_message(ActionChunk(np.zeros((1, 2)), 1.0, 0.1, 1.0, '', ''), NAMES)
+    with pytest.raises(HbvlaError, match='a single row, which tells no step'):
+        message_to_chunk(single, NAMES)
     message.points[1].time_from_start.nanosec = 5
     with pytest.raises(HbvlaError, match='not evenly spaced'):
         message_to_chunk(message, NAMES)

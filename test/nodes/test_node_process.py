@@ -54,6 +54,11 @@ def test_a_signal_before_the_start_ends_it_too(graph):
         ('policy_node', {}, 'configure failed: parameter checkpoint is empty'),
         ('policy_node', {'checkpoint': '/none'}, 'configure failed: /none: no such checkpoint'),
         ('policy_node', {'replan_fraction': 1.5}, 'parameter replan_fraction: '),
+        (
+            'policy_node',
+            {'residency': 'int8'},
+            "parameter residency: 'int8' is not one of bf16, packed",
+        ),
         ('sim_robot_node', {'robot': 'r2d2'}, "unknown robot 'r2d2'"),
         ('sim_robot_node', {'seed': -1}, 'parameter seed: '),
     ],

@@ -157,6 +157,21 @@ def test_lost_joint_states_stop_inference(robot, node, policy, instruct, wait):
     assert len(policy.observations) == count
 
 
+@pytest.mark.parametrize(
+    'stamp, expected',
+    [(lambda now: 0.0, 'has no stamps'), (lambda now: now - 0.5, 'check the clocks')],
+)
+def test_joint_states_of_another_time_stop_inference(
+    robot, node, policy, instruct, wait, stamp, expected
+):
+    robot.joint_stamp = stamp
+    instruct('go')
+    assert wait(lambda: expected in robot.report('policy_node').message)
+    assert robot.report('policy_node').level == b'\x01' and not policy.observations
+    robot.joint_stamp = lambda now: now
+    assert wait(lambda: real_chunks(robot))
+
+
 def test_malformed_image_is_reported_with_its_camera(robot, node, policy, instruct, wait):
     robot.images_on = False
     publishers = [
@@ -229,6 +244,7 @@ def test_configure_fails_for_a_checkpoint_of_another_robot(graph, robot, capfd):
     'change, expected',
     [
         ({'cameras': ('cam_high', 'cam_low')}, "needs camera 'cam_low', the profile aloha_sim has"),
+        ({'chunk': 1}, 'makes chunks of one row'),
         ({'action_dim': 7, 'proprio_dim': 8}, 'has 7 actions and 8 proprioception values'),
     ],
 )

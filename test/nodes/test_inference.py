@@ -1,0 +1,67 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""What the policy node's parameters become, and which checkpoints fit which robot."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.nodes.inference import check_policy, load_policy
+from hbvla_ros.nodes.policy_parameters import TABLE
+from hbvla_ros.packed.linear import RESIDENCIES
+from hbvla_ros.vla.platform import ALOHA
+
+VALUES = {parameter.name: parameter.default for parameter in TABLE}
+
+
+def test_network_computes_in_the_type_of_its_device(tiny_checkpoint, monkeypatch):
+    values = {**VALUES, 'checkpoint': str(tiny_checkpoint)}
+    assert load_policy(values).network.projector.fc1.weight.dtype == torch.float32
+    # There is a GPU in name only, so what is loaded for it is looked at, not run.
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    loaded = {}
+    monkeypatch.setattr(
+        'hbvla_ros.policy.Policy.load', lambda folder, **given: loaded.update(given)
+    )
+    load_policy({**values, 'device': 'cuda:0'})
+    assert loaded['dtype'] == torch.bfloat16 and loaded['device'] == 'cuda:0'
+
+
+@pytest.mark.parametrize(
+    'device, expected',
+    [('gpu', "device 'gpu' is unknown; use cpu or cuda:0"), ('cuda:0', 'no CUDA device is usable')],
+)
+def test_device_that_is_not_there_is_one_line(tiny_checkpoint, monkeypatch, device, expected):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(HbvlaError, match=expected) as error:
+        load_policy({**VALUES, 'checkpoint': str(tiny_checkpoint), 'device': device})
+    assert '\n' not in str(error.value)
+
+
+def test_residencies_are_those_there_are():
+    parameter = next(parameter for parameter in TABLE if parameter.name == 'residency')
+    assert set(parameter.choices) == set(RESIDENCIES)
+
+
+def test_a_checkpoint_of_the_original_platform_is_told_what_to_do(profile):
+    with pytest.raises(HbvlaError) as error:
+        check_policy(SimpleNamespace(platform=ALOHA, checkpoint='aloha-1'), profile)
+    text = str(error.value)
+    assert "is for robot 'aloha', the profile aloha_sim is 'aloha_sim'" in text
+    assert 'platform file with "robot": "aloha_sim"' in text and 'docs/robots.md' in text
+    assert '\n' not in text
+
+
+@pytest.mark.parametrize('step, fits', [(0.02, False), (0.0395, True), (0.04, True), (0.2, True)])
+def test_rows_may_not_come_faster_than_commands(profile, step, fits):
+    platform = dataclasses.replace(ALOHA, robot='aloha_sim', step=step)
+    policy = SimpleNamespace(platform=platform, checkpoint='x')
+    if fits:
+        assert len(check_policy(policy, profile)) == 3
+    else:
+        with pytest.raises(HbvlaError, match='a row every 0.02 s, the profile aloha_sim commands'):
+            check_policy(policy, profile)
