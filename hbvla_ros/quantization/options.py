@@ -5,6 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hbvla_ros.errors import HbvlaError
+
+_SEEDS = 2**63
+
 
 @dataclass(frozen=True)
 class MethodOptions:
@@ -29,3 +33,13 @@ class MethodOptions:
     column_refits: int = 2
     damping: float = 0.01
     seed: int = 0
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that one of the random generators would not take.
+
+    Raises:
+        HbvlaError: negative, or beyond 63 bits.
+    """
+    if not 0 <= seed < _SEEDS:
+        raise HbvlaError(f'seed {seed}: must be 0 to 2^63 - 1')

@@ -12,6 +12,7 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.layer import QuantizedLayer
 from hbvla_ros.quantization.methods import rtn, signplane
 from hbvla_ros.quantization.options import MethodOptions
+from hbvla_ros.quantization.summaries import list_methods
 
 MethodFunction = Callable[[Tensor, 'Tensor | None', MethodOptions], QuantizedLayer]
 
@@ -23,14 +24,12 @@ class Method:
     Attributes:
         name: what ``--method`` takes.
         quantize: (weight, hessian or None, options) -> QuantizedLayer.
-        summary: one line for the help text.
         budgeted: ``--bits`` may be a budget of stored bits, not only a number of planes.
         column_scale: it stores one scale a column besides the row scales.
     """
 
     name: str
     quantize: MethodFunction
-    summary: str
     budgeted: bool
     column_scale: bool
 
@@ -38,8 +37,8 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method('rtn', rtn.quantize, 'sign and mean-abs row scale, no calibration', False, False),
-        Method('signplane', signplane.quantize, 'balanced Hadamard sign planes', True, True),
+        Method('rtn', rtn.quantize, budgeted=False, column_scale=False),
+        Method('signplane', signplane.quantize, budgeted=True, column_scale=True),
     )
 }
 
@@ -51,5 +50,5 @@ def find_method(name: str) -> Method:
         HbvlaError: there is none.
     """
     if name not in METHODS:
-        raise HbvlaError(f'method {name!r} is unknown; use one of {", ".join(sorted(METHODS))}')
+        raise HbvlaError(f'method {name!r} is unknown; use one of these: {list_methods()}')
     return METHODS[name]

@@ -8,11 +8,12 @@ All functions work on float32 matrices in the domain in which the signs are stor
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-_BLOCK = 128
+_BLOCK = 32
 
 
 def sign_patterns(planes: int) -> Tensor:
@@ -59,6 +60,13 @@ def nearest_codes(values: Tensor, scales: Tensor) -> Tensor:
     return best
 
 
+def level_signs(levels: Tensor, scales: Tensor) -> Tensor:
+    """The signs that make levels, (P, rows, n): of one plane, their own signs."""
+    if len(scales) == 1:
+        return torch.where(levels * scales[0][:, None] >= 0, 1.0, -1.0)[None]
+    return codes_to_signs(nearest_codes(levels, scales), len(scales))
+
+
 def codes_to_signs(codes: Tensor, planes: int) -> Tensor:
     """(rows, n) codes to (P, rows, n) signs of -1.0 and +1.0."""
     return sign_patterns(planes)[codes].permute(2, 0, 1).contiguous()
@@ -67,9 +75,9 @@ def codes_to_signs(codes: Tensor, planes: int) -> Tensor:
 def round_to_levels(values: Tensor, scales: Tensor) -> Tensor:
     """Nearest level of each value, (rows, n)."""
     if len(scales) == 1:
-        return torch.where(values * scales[0][:, None] >= 0, 1.0, -1.0) * scales[0][:, None]
-    signs = codes_to_signs(nearest_codes(values, scales), len(scales))
-    return (signs * scales[..., None]).sum(dim=0)
+        scale = scales[0][:, None]
+        return torch.where(values * scale >= 0, scale, -scale)
+    return (level_signs(values, scales) * scales[..., None]).sum(dim=0)
 
 
 def error_feedback(weight: Tensor, factor: Tensor, scales: Tensor) -> Tensor:
@@ -83,17 +91,19 @@ def error_feedback(weight: Tensor, factor: Tensor, scales: Tensor) -> Tensor:
     Returns:
         (rows, columns) of levels.
     """
-    rest, result = weight.clone(), torch.empty_like(weight)
-    columns = weight.shape[1]
+    # Transposed, so that what one step reads and writes lies together.
+    rest = weight.T.clone(memory_format=torch.contiguous_format)
+    result = torch.empty_like(rest)
+    columns = len(rest)
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
-        errors = torch.empty(len(weight), stop - start)
+        errors = torch.empty(stop - start, len(weight))
         for j in range(start, stop):
-            result[:, j] = round_to_levels(rest[:, j : j + 1], scales)[:, 0]
-            errors[:, j - start] = (rest[:, j] - result[:, j]) / factor[j, j]
-            rest[:, j:stop] -= torch.outer(errors[:, j - start], factor[j, j:stop])
-        rest[:, stop:] -= errors @ factor[start:stop, stop:]
-    return result
+            result[j] = round_to_levels(rest[j][:, None], scales)[:, 0]
+            errors[j - start] = (rest[j] - result[j]) / factor[j, j]
+            rest[j:stop].addr_(factor[j, j:stop], errors[j - start], alpha=-1)
+        rest[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
+    return result.T.contiguous()
 
 
 def coordinate_descent(weight: Tensor, levels: Tensor, hessian: Tensor, scales: Tensor) -> Tensor:
@@ -110,37 +120,45 @@ def coordinate_descent(weight: Tensor, levels: Tensor, hessian: Tensor, scales: 
     Returns:
         (rows, columns) of levels.
     """
-    levels = levels.clone()
-    gradient = (weight - levels) @ hessian
-    columns = weight.shape[1]
+    gradient = hessian @ (weight - levels).T
+    levels = levels.T.clone(memory_format=torch.contiguous_format)
+    columns = len(levels)
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
-        changes = torch.zeros(len(weight), stop - start)
+        changes = torch.empty(stop - start, len(weight))
         for j in range(start, stop):
-            target = levels[:, j] + gradient[:, j] / hessian[j, j]
+            target = levels[j] + gradient[j] / hessian[j, j]
             best = round_to_levels(target[:, None], scales)[:, 0]
-            changes[:, j - start] = best - levels[:, j]
-            levels[:, j] = best
-            gradient[:, j:stop] -= torch.outer(changes[:, j - start], hessian[j, j:stop])
-        gradient[:, stop:] -= changes @ hessian[start:stop, stop:]
-    return levels
+            changes[j - start] = best - levels[j]
+            levels[j] = best
+            gradient[j:stop].addr_(hessian[j, j:stop], changes[j - start], alpha=-1)
+        gradient[stop:].addmm_(hessian[start:stop, stop:].T, changes, alpha=-1)
+    return levels.T.contiguous()
 
 
-def least_squares_scales(weight: Tensor, signs: Tensor, hessian: Tensor) -> Tensor:
+def least_squares_scales(
+    weight: Tensor, signs: Tensor, hessian: Tensor | Sequence[Tensor]
+) -> Tensor:
     """Row scales that minimise the error under the Hessian for fixed signs.
 
     Args:
         weight: (rows, columns).
         signs: (P, rows, columns).
-        hessian: (columns, columns).
+        hessian: (columns, columns), or the blocks of a block-diagonal one in the order of the
+            columns.
 
     Returns:
         (P, rows).
     """
-    planes = len(signs)
-    projected = signs @ hessian
-    gram = torch.einsum('prm,qrm->rpq', projected, signs).double()
-    right = torch.einsum('prm,rm->rp', projected, weight).double()
+    planes, start = len(signs), 0
+    gram = torch.zeros(len(weight), planes, planes, dtype=torch.float64)
+    right = torch.zeros(len(weight), planes, dtype=torch.float64)
+    for block in (hessian,) if isinstance(hessian, Tensor) else hessian:
+        part = slice(start, start + len(block))
+        projected = signs[..., part] @ block
+        gram += torch.einsum('prm,qrm->rpq', projected, signs[..., part])
+        right += torch.einsum('prm,rm->rp', projected, weight[:, part])
+        start = part.stop
     # Two equal planes make the system singular; the ridge is far below float32 rounding.
     ridge = 1e-9 * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
     gram = gram + ridge[:, None, None] * torch.eye(planes, dtype=torch.float64)

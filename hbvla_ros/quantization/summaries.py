@@ -1,0 +1,14 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""The methods in one line each, apart from the code so that help texts need no torch."""
+
+from __future__ import annotations
+
+SUMMARIES = {
+    'signplane': 'balanced Hadamard sign planes, best with --calibration',
+    'rtn': 'signs and mean-abs row scales of the weights as they are, a baseline',
+}
+
+
+def list_methods() -> str:
+    """All methods with what they do, for help texts and messages."""
+    return '; '.join(f'{name}: {summary}' for name, summary in SUMMARIES.items())
