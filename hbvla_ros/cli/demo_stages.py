@@ -113,8 +113,9 @@ class Demo:
                 f'{report.total_bytes:,} bytes'
             )
         full = full_precision_report(self._checkpoint).to_json()
-        # bfloat16: two bytes for each weight that the methods above replace.
-        full = {**full, 'name': 'Full precision', 'quantized_bytes': 2 * weights, 'driven': True}
+        # What the weights take that the methods above replace.
+        replaced = round(full['stored_bits_per_weight'] * weights / 8)
+        full = {**full, 'name': 'Full precision', 'quantized_bytes': replaced, 'driven': True}
         self._sizes.insert(0, full)
         self._driven.insert(0, (self._checkpoint, full))
 

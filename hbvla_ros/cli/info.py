@@ -82,7 +82,9 @@ def _table(title: str, rows: list[SizeRow]) -> Any:
     """A rich table with one line a row and their sum; parts that are absent are left out."""
     from rich.table import Table
 
-    caption = 'bits per weight, of the quantized layers only'
+    quantized = any(row.quantized_weights for row in rows)
+    of_what = 'of the quantized layers only' if quantized else 'as stored'
+    caption = f'bits per weight, {of_what}'
     table = Table(title=title, title_justify='left', caption=caption, caption_justify='left')
     table.add_column('part')
     for heading in ('parameters', 'size', 'stored bits', 'nominal bits'):
@@ -93,7 +95,7 @@ def _table(title: str, rows: list[SizeRow]) -> Any:
                 row.name,
                 f'{row.parameters:,}' if row.parameters else '-',
                 readable(row.bytes),
-                _bits(row.stored_bits_per_weight),
+                _bits(row.stored_bits_per_weight if quantized else row.bits_per_parameter),
                 _bits(row.nominal_bits_per_weight),
             )
     table.add_section()

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.packed.headers import TensorEntry, read_header
+from hbvla_ros.packed.headers import TensorEntry, read_header, read_state_dict
 from hbvla_ros.packed.layer import QuantizedLayer
 from hbvla_ros.packed.manifest import LayerEntry
 from hbvla_ros.packed.reader import PackedFolder
 
-COMPONENTS = ('vision towers', 'projector', 'language model', 'heads', 'embeddings', 'other files')
+_NO_COMPONENT = 'other files'
+COMPONENTS = ('vision towers', 'projector', 'language model', 'heads', 'embeddings', _NO_COMPONENT)
 _PREFIXES = {
     'vision_backbone.': 'vision towers',
     'projector.': 'projector',
@@ -31,7 +32,8 @@ _SIDE_FILES = {
     'noisy_action_projector': 'heads',
     'vision_backbone': 'vision towers',
 }
-_HALF_PRECISION_BYTES = 2
+# What quantization replaces lies in these.
+_QUANTIZABLE = ('vision towers', 'language model')
 
 
 @dataclass
@@ -41,7 +43,7 @@ class SizeRow:
     Attributes:
         name: component or layer type.
         parameters: parameters of the full-precision network it stands for.
-        bytes: all its bytes in the folder's files.
+        bytes: bytes of its tensors; of 'other files', also all that is no tensor.
         quantized_weights: weights of its quantized layers.
         quantized_bytes: stored bytes of its quantized layers.
         nominal_bits: sum over its quantized weights of nominal bits.
@@ -65,12 +67,20 @@ class SizeRow:
         """Nominal bits per quantized weight, None where nothing is quantized."""
         return self.nominal_bits / self.quantized_weights if self.quantized_weights else None
 
+    @property
+    def bits_per_parameter(self) -> float | None:
+        """Bits of its tensors per parameter, quantized or not; None where it is not all tensors."""
+        if self.name == _NO_COMPONENT or not self.parameters:
+            return None
+        return 8 * self.bytes / self.parameters
+
     def to_json(self) -> dict[str, Any]:
         """Plain numbers for the JSON output."""
         return {
             'name': self.name,
             'parameters': self.parameters,
             'bytes': self.bytes,
+            'bits_per_parameter': self.bits_per_parameter,
             'quantized_weights': self.quantized_weights,
             'stored_bits_per_weight': self.stored_bits_per_weight,
             'nominal_bits_per_weight': self.nominal_bits_per_weight,
@@ -84,10 +94,11 @@ class SizeReport:
     Attributes:
         folder: its path.
         method: quantization method, 'none' for full precision.
-        stored_bits_per_weight: over the quantized layers; 16 for full precision.
-        nominal_bits_per_weight: sign planes only; 16 for full precision.
+        stored_bits_per_weight: over the quantized layers; for full precision over all tensors of
+            vision towers and language model, as they are stored.
+        nominal_bits_per_weight: sign planes only; for full precision the same as stored.
         total_bytes: every byte of every file in the folder.
-        source_bytes: bytes of the full-precision folder it was made from.
+        source_bytes: bytes of the full-precision folder it was made from, and of its base's.
         components: rows that add up to ``total_bytes``.
         layer_types: rows of the quantized layers by type, such as 'q_proj'.
         details: further entries of the JSON output.
@@ -142,7 +153,7 @@ def component_of(name: str) -> str:
     for prefix, component in _PREFIXES.items():
         if name.startswith(prefix):
             return component
-    return 'other files'
+    return _NO_COMPONENT
 
 
 def folder_files(folder: Path) -> list[Path]:
@@ -168,7 +179,7 @@ def packed_report(folder: PackedFolder) -> SizeReport:
         for row in (rows[component_of(name)], types.setdefault(kind, SizeRow(kind))):
             _add_layer(row, layer, size)
     total = folder_bytes(folder.folder)
-    rows['other files'].bytes += total - sum(entry.size for entry in entries.values())
+    rows[_NO_COMPONENT].bytes += total - sum(entry.size for entry in entries.values())
     manifest = folder.manifest
     return SizeReport(
         folder=str(folder.folder),
@@ -191,12 +202,10 @@ def packed_report(folder: PackedFolder) -> SizeReport:
 
 
 def full_precision_report(folder: Path) -> SizeReport:
-    """Sizes of a full-precision Hugging Face folder.
-
-    Side files (``action_head--*.pt`` and the like) are counted by their bytes.
+    """Sizes of a full-precision Hugging Face folder, from the tensors in its files.
 
     Raises:
-        HbvlaError: there are no weights in the folder.
+        HbvlaError: there are no weights in the folder, or a file is damaged.
     """
     if not folder.is_dir():
         raise HbvlaError(f'{folder}: no such folder')
@@ -212,12 +221,12 @@ def full_precision_report(folder: Path) -> SizeReport:
     for path in sorted(folder.glob('*_checkpoint.pt')):
         component = _SIDE_FILES.get(path.name.partition('--')[0])
         if component:
-            size = path.stat().st_size
-            rows[component].bytes += size
-            rows[component].parameters += size // _HALF_PRECISION_BYTES
-            tensors += size
-    rows['other files'].bytes += total - tensors
-    return SizeReport(str(folder), 'none', 16.0, 16.0, total, total, list(rows.values()))
+            for entry in read_state_dict(path).values():
+                _add_tensor(rows[component], entry)
+                tensors += entry.size
+    rows[_NO_COMPONENT].bytes += total - tensors
+    bits = _stored_bits([rows[name] for name in _QUANTIZABLE])
+    return SizeReport(str(folder), 'none', bits, bits, total, total, list(rows.values()))
 
 
 def _add_tensor(row: SizeRow, entry: TensorEntry) -> None:
@@ -238,3 +247,10 @@ def _total_bits(rows: Iterable[SizeRow]) -> float:
     listed: list[SizeRow] = list(rows)
     weights = sum(row.quantized_weights for row in listed)
     return 8 * sum(row.quantized_bytes for row in listed) / weights
+
+
+def _stored_bits(rows: Iterable[SizeRow]) -> float:
+    """Bits of the tensors of some components per parameter."""
+    listed = list(rows)
+    parameters = sum(row.parameters for row in listed)
+    return 8 * sum(row.bytes for row in listed) / parameters if parameters else 0.0

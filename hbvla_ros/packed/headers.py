@@ -1,5 +1,5 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""What a safetensors file says it holds, without loading it."""
+"""What a file of tensors says it holds, without loading it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from hbvla_ros.errors import HbvlaError
 
 _LENGTH = struct.Struct('<Q')
@@ -18,12 +20,12 @@ _LARGEST_HEADER = 100_000_000
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a safetensors file.
+    """One stored tensor.
 
     Attributes:
-        dtype: safetensors name of the dtype, such as 'BF16' or 'U8'.
+        dtype: safetensors name of the dtype, such as 'BF16' or 'U8'; torch's in a state dict.
         shape: its shape.
-        begin: offset of its first byte in the file.
+        begin: offset of its first byte in a safetensors file, 0 in a state dict.
         size: its bytes.
     """
 
@@ -71,6 +73,25 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         if entry.begin + entry.size > size:
             raise HbvlaError(f'{path}: truncated, tensor {name} is incomplete; copy it again')
     return entries
+
+
+def read_state_dict(path: Path) -> dict[str, TensorEntry]:
+    """The tensors of a ``torch.save`` state dict by name; no code in the file is run.
+
+    Raises:
+        HbvlaError: the file cannot be read or is no state dict.
+    """
+    try:
+        content = torch.load(path, map_location='meta', weights_only=True)
+        return {
+            name: TensorEntry(str(value.dtype), tuple(value.shape), 0, value.nbytes)
+            for name, value in content.items()
+        }
+    except Exception as error:  # Damaged files make torch raise errors of many kinds.
+        reason = str(error).partition('\n')[0]
+        raise HbvlaError(
+            f'{path}: truncated or not a state dict ({reason}); copy it again'
+        ) from error
 
 
 def tensor_checksums(path: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.quantization.options import check_seed
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.images import ImagePipeline, Preprocessor
 from hbvla_ros.vla.normalisation import Normaliser
@@ -141,8 +142,9 @@ def load_calibration(
         seed: seed of the draw and of the diffusion noise.
 
     Raises:
-        HbvlaError: no usable frame, or an episode that does not fit the policy.
+        HbvlaError: negative seed, no usable frame, or an episode that does not fit the policy.
     """
+    check_seed(seed)
     if not folder.is_dir():
         raise HbvlaError(f'{folder}: no such folder; --calibration takes a folder of episodes')
     paths = sorted(folder.glob('episode_*.npz'))
@@ -171,10 +173,12 @@ def _batches(
 ) -> Iterator[NetworkInputs]:
     """Batches of frames whose prompts have the same number of tokens."""
     platform, config = checkpoint.platform, checkpoint.config
-    pipeline = ImagePipeline(platform, Preprocessor.read(checkpoint.folder))
+    pipeline = ImagePipeline(
+        platform, Preprocessor.read(checkpoint.place_of('preprocessor_config.json'))
+    )
     normaliser = Normaliser(checkpoint.statistics, platform)
     tokenizer = PromptTokenizer.read(
-        checkpoint.folder,
+        checkpoint.place_of('tokenizer.json'),
         config.bos_token_id,
         config.empty_token_id,
         config.language.vocab_size,

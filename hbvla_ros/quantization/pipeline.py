@@ -24,7 +24,8 @@ from hbvla_ros.quantization.budget import planes_for_budget
 from hbvla_ros.quantization.calibration import CalibrationSet
 from hbvla_ros.quantization.capture import BlockInputs
 from hbvla_ros.quantization.hessian import relative_error
-from hbvla_ros.quantization.options import MethodOptions
+from hbvla_ros.quantization.memory import check_memory
+from hbvla_ros.quantization.options import MethodOptions, check_seed
 from hbvla_ros.quantization.probe import TokenWeights, action_token_weights
 from hbvla_ros.quantization.provenance import (
     copied_files,
@@ -103,11 +104,13 @@ def quantize_checkpoint(
         The manifest of the folder.
 
     Raises:
-        HbvlaError: impossible budget, weights that are not finite, folder in the way.
+        HbvlaError: impossible budget or seed, too little memory for the calibration, weights
+            that are not finite, folder in the way.
     """
     check_output(out, force)
     if request.probe not in PROBES:
         raise HbvlaError(f'--probe {request.probe}: use one of {", ".join(PROBES)}')
+    check_seed(request.seed)
     method = find_method(request.method)
     skeleton = build_empty(checkpoint.config, checkpoint.platform, inference_only=True)
     names = quantized_linears(skeleton)
@@ -121,6 +124,9 @@ def quantize_checkpoint(
     if calibration is None:
         results = _without_calibration(checkpoint, names, method, options, progress)
     else:
+        if request.probe == 'action':
+            _check_differentiable(checkpoint)
+        check_memory(skeleton, calibration, request.probe == 'action')
         results = _with_calibration(checkpoint, calibration, request, method, options, progress)
     layers: dict[str, QuantizedLayer] = {}
     entries: dict[str, LayerEntry] = {}
@@ -132,7 +138,7 @@ def quantize_checkpoint(
         _manifest(checkpoint, request, options, calibration, entries),
         layers,
         _unquantized(checkpoint, skeleton, layers),
-        copied_files(checkpoint.folder),
+        copied_files(checkpoint.folders),
         {'platform.json': json.dumps(checkpoint.platform.to_json(), indent=2) + '\n'},
         force,
     )
@@ -154,7 +160,7 @@ def _manifest(
         options=dataclasses.asdict(options),
         seed=request.seed,
         calibration=describe_calibration(calibration, request.probe),
-        source=describe_source(checkpoint.folder),
+        source=describe_source(checkpoint.folders),
         layers=entries,
     )
 
@@ -186,7 +192,6 @@ def _with_calibration(
     names = quantized_linears(network)
     token_weights: TokenWeights | None = None
     if request.probe == 'action':
-        _check_differentiable(checkpoint)
         progress.stage('action gradients', len(calibration.batches))
         token_weights = action_token_weights(
             network, names, calibration.batches, _HUTCHINSON_PROBES, request.seed, progress.step

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hbvla_ros.packed.accounting import folder_files
 from hbvla_ros.packed.manifest import FileEntry
 from hbvla_ros.quantization.calibration import CalibrationSet
 
@@ -23,10 +25,15 @@ _COPIED_FILES = (
 )
 
 
-def copied_files(folder: Path) -> list[Path]:
-    """The small files of a full-precision folder that a deployed one needs as well."""
-    paths = [folder / name for name in _COPIED_FILES]
-    return [path for path in paths if path.is_file()]
+def copied_files(folders: Sequence[Path]) -> list[Path]:
+    """The small files that a deployed folder needs as well, each from the first that has it.
+
+    Args:
+        folders: the full-precision folder, then its base model's if there is one.
+    """
+    places = [[folder / name for folder in folders] for name in _COPIED_FILES]
+    found = [[path for path in paths if path.is_file()] for paths in places]
+    return [paths[0] for paths in found if paths]
 
 
 def describe_calibration(calibration: CalibrationSet | None, probe: str) -> dict[str, Any] | None:
@@ -34,9 +41,25 @@ def describe_calibration(calibration: CalibrationSet | None, probe: str) -> dict
     return None if calibration is None else {**calibration.description, 'probe': probe}
 
 
-def describe_source(folder: Path) -> dict[str, Any]:
-    """Name, bytes and digests of a full-precision folder; a LoRA adapter is not counted."""
-    files = {p.name: FileEntry.of(p) for p in sorted(folder.iterdir()) if p.is_file()}
+def describe_source(folders: Sequence[Path]) -> dict[str, Any]:
+    """Name, bytes and digests of what was quantized, files in subfolders included.
+
+    Args:
+        folders: the full-precision folder, then its base model's if there is one.
+
+    Returns:
+        ``name``, ``bytes`` and ``files`` of the folder; with a base also ``base``, the same of
+        that one, whose bytes are then part of ``bytes`` as well.
+    """
+    described = [_describe_folder(folder) for folder in folders]
+    source = described[0]
+    for base in described[1:]:
+        source = {**source, 'bytes': source['bytes'] + base['bytes'], 'base': base}
+    return source
+
+
+def _describe_folder(folder: Path) -> dict[str, Any]:
+    files = {p.relative_to(folder).as_posix(): FileEntry.of(p) for p in folder_files(folder)}
     return {
         'name': folder.resolve().name,
         'bytes': sum(entry.size for entry in files.values()),

@@ -41,6 +41,7 @@ class Checkpoint:
         platform: the constants it is run with.
         statistics: all content of dataset_statistics.json.
         identity: folder name and a short digest of its files.
+        base: folder of the base model where one was named, else None.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class Checkpoint:
     statistics: Mapping[str, Any]
     identity: str
     _entries: Mapping[str, Entry]
+    base: Path | None = None
 
     @classmethod
     def open(
@@ -101,7 +103,24 @@ class Checkpoint:
         select_statistics(statistics, platform.statistics_key)
         check_platform(folder, config, platform, shapes)
         check_shapes(folder, config, platform, shapes)
-        return cls(folder, config, platform, statistics, folder_identity(folder), entries)
+        return cls(
+            folder,
+            config,
+            platform,
+            statistics,
+            folder_identity(folder),
+            entries,
+            None if base is None else Path(base),
+        )
+
+    @property
+    def folders(self) -> list[Path]:
+        """The folder and, where one was named, its base model's."""
+        return [self.folder] if self.base is None else [self.folder, self.base]
+
+    def place_of(self, name: str) -> Path:
+        """The first of the folders that holds a file, else the folder itself."""
+        return next((place for place in self.folders if (place / name).is_file()), self.folder)
 
     def names(self) -> list[str]:
         """Network names of all tensors in the folder."""

@@ -212,6 +212,7 @@ def test_interrupt_leaves_nothing_behind(tiny_checkpoint: Path, tmp_path: Path) 
         (Request('rtn', 1.1), 'rtn takes 1, 2 or 3'),
         (Request('nonsense'), "method 'nonsense' is unknown"),
         (Request(probe='other'), '--probe other'),
+        (Request(seed=-1), 'seed -1: must be 0'),
     ],
 )
 def test_impossible_requests_are_refused_before_any_work(
