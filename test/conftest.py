@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import tokenizers
 import torch
+from safetensors.torch import save_file
 from tokenizers import models, pre_tokenizers, processors
 
 from hbvla_ros.vla.config import LanguageConfig, NetworkConfig, TowerConfig
@@ -79,5 +81,34 @@ def make_tiny_checkpoint(tmp_path):
             dataclasses.replace(TINY_CONFIG, **(config or {})),
             dataclasses.replace(TINY_PLATFORM, **(platform or {})),
         )
+
+    return make
+
+
+@pytest.fixture
+def tiny_adapter(tmp_path):
+    """Turn a full folder into the base of a new adapter folder, which this returns.
+
+    What the two share (sizes, tokenizer, image constants) stays in the base alone.
+    """
+
+    def make(base: Path) -> Path:
+        folder = tmp_path / 'run'
+        (folder / 'lora_adapter').mkdir(parents=True)
+        for name in ('dataset_statistics.json', 'platform.json'):
+            (folder / name).write_bytes((base / name).read_bytes())
+        for path in base.glob('*_checkpoint.pt'):
+            path.rename(folder / path.name)
+        generator = torch.Generator().manual_seed(3)
+        module = 'base_model.model.language_model.model.layers.0.self_attn.q_proj'
+        pair = {
+            f'{module}.lora_{side}.weight': torch.randn(shape, generator=generator)
+            for side, shape in (('A', (4, 32)), ('B', (32, 4)))
+        }
+        save_file(pair, folder / 'lora_adapter' / 'adapter_model.safetensors')
+        (folder / 'lora_adapter' / 'adapter_config.json').write_text(
+            json.dumps({'peft_type': 'LORA', 'r': 4, 'lora_alpha': 4})
+        )
+        return folder
 
     return make

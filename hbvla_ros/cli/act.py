@@ -29,6 +29,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--platform', help='aloha, libero, bridge or a platform file')
     parser.add_argument('--instruction', help='the task in words, instead of that in the file')
     parser.add_argument('--base', help='folder of the base model, for a LoRA adapter folder')
+    parser.add_argument(
+        '--device',
+        default='cpu',
+        help='where the network runs: cpu (default) in float32, cuda or cuda:0 in bfloat16',
+    )
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.set_defaults(run=run)
 
@@ -67,9 +72,15 @@ def run(options: argparse.Namespace) -> int:
     """Load the policy, act once, print the chunk."""
     observation = read_observation(Path(options.observation), options.instruction)
 
-    from hbvla_ros.policy import Policy
+    from hbvla_ros.policy import Policy, dtype_for
 
-    policy = Policy.load(options.folder, options.platform, base=options.base)
+    policy = Policy.load(
+        options.folder,
+        options.platform,
+        dtype=dtype_for(options.device),
+        device=options.device,
+        base=options.base,
+    )
     started = time.perf_counter()
     chunk = policy.act(observation)
     seconds = time.perf_counter() - started

@@ -43,6 +43,7 @@ def add_parser(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run all stages; the report appears at the end, whole or not at all."""
     from hbvla_ros.cli.demo_stages import Demo
+    from hbvla_ros.cli.output import check_writable
     from hbvla_ros.cli.progress import Reporter, stop_like_an_interrupt
     from hbvla_ros.evaluation.episode import evaluation_seeds
     from hbvla_ros.resources import share_path
@@ -52,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
         episodes = QUICK_EPISODES if options.quick else EPISODES
     checkpoint = options.checkpoint or share_path('models', 'aloha_sim_small')
     seeds = evaluation_seeds(episodes, options.seed, checkpoint)
+    check_writable(options.out / 'report.html' if options.out.is_dir() else options.out)
     stop_like_an_interrupt()
     with Reporter() as reporter:
         demo = Demo(checkpoint, options.out, seeds, reporter)

@@ -9,8 +9,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hbvla_ros.errors import HbvlaError
+
 if TYPE_CHECKING:
     from hbvla_ros.evaluation.episode import Evaluation
+
+PARALLEL = 8
 
 
 def add_parser(subparsers: Any) -> None:
@@ -41,9 +45,17 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         '--parallel',
         type=int,
-        default=8,
         metavar='P',
-        help='simulations side by side, without --ros (default %(default)s)',
+        help=f'simulations side by side, not with --ros (default {PARALLEL})',
+    )
+    parser.add_argument(
+        '--base', type=Path, metavar='FOLDER', help='base model, for a LoRA adapter folder; '
+        'not with --ros',
+    )  # fmt: skip
+    parser.add_argument(
+        '--device',
+        help='where the network runs: cpu (default) in float32, cuda or cuda:0 in bfloat16; '
+        'not with --ros',
     )
     parser.add_argument('--json', action='store_true', help='print the result as JSON')
     parser.add_argument('--out', type=Path, metavar='FILE', help='write the JSON to a file as well')
@@ -52,11 +64,16 @@ def add_parser(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the episodes and print the success rate with its interval."""
+    from hbvla_ros.cli.output import check_file
     from hbvla_ros.cli.progress import Reporter
     from hbvla_ros.evaluation.episode import evaluation_seeds
     from hbvla_ros.evaluation.report import write_atomically
     from hbvla_ros.evaluation.versions import versions
 
+    if options.ros:
+        _refuse_with_ros(options)
+    if options.out is not None:
+        check_file(options.out)
     seeds = evaluation_seeds(options.episodes, options.seed, options.checkpoint)
     with Reporter() as reporter:
         reporter.begin(f'{options.checkpoint}, {options.task}', len(seeds))
@@ -75,12 +92,27 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_with_ros(options: argparse.Namespace) -> None:
+    """Options that the nodes of ``--ros`` do not take must not be passed over in silence."""
+    for name in ('parallel', 'base', 'device'):
+        if getattr(options, name) is not None:
+            raise HbvlaError(f'--{name}: not with --ros; leave one of the two out')
+
+
 def _in_process(options: argparse.Namespace, seeds: range, reporter: Any) -> Evaluation:
     from hbvla_ros.evaluation.closed_loop import evaluate
-    from hbvla_ros.policy import Policy
+    from hbvla_ros.policy import Policy, dtype_for
 
-    policy = Policy.load(options.checkpoint, options.platform)
-    return evaluate(policy, seeds, options.parallel, task=options.task, progress=reporter.episode)
+    device = options.device or 'cpu'
+    policy = Policy.load(
+        options.checkpoint,
+        options.platform,
+        dtype=dtype_for(device),
+        device=device,
+        base=options.base,
+    )
+    parallel = PARALLEL if options.parallel is None else options.parallel
+    return evaluate(policy, seeds, parallel, task=options.task, progress=reporter.episode)
 
 
 def _over_ros(options: argparse.Namespace, seeds: range, reporter: Any) -> Evaluation:

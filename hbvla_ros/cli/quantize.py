@@ -7,6 +7,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hbvla_ros.quantization.summaries import list_methods
+
 if TYPE_CHECKING:
     from hbvla_ros.packed.manifest import LayerEntry
 
@@ -20,7 +22,9 @@ def add_parser(subparsers: Any) -> None:
         'Stored bits count everything that is needed to rebuild the weights.',
     )
     parser.add_argument('checkpoint', type=Path, help='full-precision Hugging Face folder')
-    parser.add_argument('--method', default='signplane', help='signplane (default) or rtn')
+    parser.add_argument(
+        '--method', default='signplane', help=f'{list_methods()} (default signplane)'
+    )
     parser.add_argument(
         '--bits',
         type=float,
@@ -30,6 +34,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument('--out', type=Path, required=True, help='folder to write')
     parser.add_argument('--platform', help='platform name or file, where the folder has none')
+    parser.add_argument(
+        '--base', type=Path, metavar='FOLDER', help='base model, for a LoRA adapter folder'
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of everything random')
     parser.add_argument(
         '--calibration', type=Path, metavar='DEMOS', help='folder of episodes from hbvla demos'
@@ -52,19 +59,23 @@ def run(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hbvla_ros.cli.info import print_report
+    from hbvla_ros.cli.output import check_writable
     from hbvla_ros.errors import HbvlaError
     from hbvla_ros.packed.accounting import packed_report
     from hbvla_ros.packed.atomic import check_output
     from hbvla_ros.packed.manifest import MANIFEST_NAME
     from hbvla_ros.packed.reader import PackedFolder
     from hbvla_ros.quantization.calibration import load_calibration
+    from hbvla_ros.quantization.options import check_seed
     from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
     from hbvla_ros.quantization.registry import find_method
     from hbvla_ros.vla.checkpoint import Checkpoint
     from hbvla_ros.vla.platform import resolve_platform
 
     check_output(options.out, options.force)
+    check_writable(options.out)
     find_method(options.method)
+    check_seed(options.seed)
     if options.frames < 1:
         raise HbvlaError(f'--frames {options.frames}: at least 1 is needed')
     if (options.checkpoint / MANIFEST_NAME).exists():
@@ -74,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     # The figures go to standard output, what passes by on the way does not.
     console = Console(stderr=True)
     platform = resolve_platform(options.checkpoint, options.platform)
-    checkpoint = Checkpoint.open(options.checkpoint, platform)
+    checkpoint = Checkpoint.open(options.checkpoint, platform, options.base)
     request = Request(options.method, options.bits, options.seed, options.probe)
     with _RichProgress(console) as progress:
         calibration = None

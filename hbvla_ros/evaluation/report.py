@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.statistics import SuccessRate
 
 _TEMPLATES = Path(__file__).parent / 'templates'
@@ -113,14 +115,21 @@ def size_text(count: float) -> str:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file under a temporary name first, so that no reader meets a half of it."""
+    """Write a file under a temporary name first, so that no reader meets a half of it.
+
+    Raises:
+        HbvlaError: the disk refuses.
+    """
     data = content.encode('utf-8') if isinstance(content, str) else content
     temporary = path.with_name(f'.{path.name}.tmp')
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
+    except OSError as error:
+        raise HbvlaError(f'{path}: cannot write it: {error.strerror or error}') from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _rate(evaluation: Mapping[str, Any]) -> SuccessRate:

@@ -102,3 +102,12 @@ def test_no_file_and_no_platform(tiny_checkpoint, observation_file, tmp_path):
         run(tiny_checkpoint, '--observation', tmp_path / 'absent.npz')
     with pytest.raises(HbvlaError, match="unknown platform 'alhoa'"):
         run(tiny_checkpoint, '--observation', observation_file, '--platform', 'alhoa')
+
+
+def test_device(tiny_checkpoint, observation_file, capsys):
+    arguments = (tiny_checkpoint, '--observation', observation_file, '--json', '--device')
+    assert run(*arguments, 'cpu:0') == 0
+    assert json.loads(capsys.readouterr().out)['platform'] == 'tiny'
+    for device in ('cuda:99', 'toaster'):
+        with pytest.raises(HbvlaError, match=f'device {device}: not available here .*; use cpu$'):
+            run(*arguments, device)

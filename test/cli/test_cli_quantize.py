@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from hbvla_ros.cli import info, quantize
 from hbvla_ros.cli.main import main
+from hbvla_ros.quantization.registry import METHODS
+from hbvla_ros.quantization.summaries import SUMMARIES
 
 GOLDEN = Path(__file__).parents[1] / 'golden' / 'openvla_oft'
 
@@ -46,13 +48,54 @@ def test_info_of_full_precision(capsys: pytest.CaptureFixture[str]) -> None:
     folder = GOLDEN / 'aloha_film_l1'
     assert main(['info', str(folder), '--json']) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report['stored_bits_per_weight'] == 16 and report['method'] == 'none'
+    assert report['method'] == 'none'
     total = sum(path.stat().st_size for path in folder.rglob('*') if path.is_file())
     assert report['total_bytes'] == report['source_bytes'] == total
-    heads = next(row for row in report['components'] if row['name'] == 'heads')
-    assert heads['bytes'] > 0
+    assert sum(row['bytes'] for row in report['components']) == total
+    rows = {row['name']: row for row in report['components']}
+    assert rows['language model']['bits_per_parameter'] == 16
+    # The action head is bfloat16, the projector of the proprioception float32.
+    wide = torch.load(folder / 'proprio_projector--1_checkpoint.pt', weights_only=True)
+    half = torch.load(folder / 'action_head--1_checkpoint.pt', weights_only=True)
+    counts = [sum(tensor.numel() for tensor in side.values()) for side in (wide, half)]
+    assert rows['heads']['parameters'] == sum(counts)
+    assert rows['heads']['bytes'] == 4 * counts[0] + 2 * counts[1]
+    # FiLM layers are float32 in the side file of the vision stack.
+    assert rows['vision towers']['bits_per_parameter'] == pytest.approx(16.822, abs=1e-3)
+    assert 16 < report['stored_bits_per_weight'] < rows['vision towers']['bits_per_parameter']
     assert main(['info', str(folder)]) == 0
+    printed = capsys.readouterr().out
+    assert f'{report["stored_bits_per_weight"]:.4f} stored bits' in printed
+    assert '16.822' in printed and 'as stored' in printed
+
+
+def test_info_of_a_damaged_side_file(
+    tiny_checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(['info', str(tiny_checkpoint)]) == 0
     assert '16.0000 stored bits' in capsys.readouterr().out
+    path = tiny_checkpoint / 'action_head--7_checkpoint.pt'
+    path.write_bytes(path.read_bytes()[:500])
+    assert main(['info', str(tiny_checkpoint)]) == 2
+    error = capsys.readouterr().err
+    assert f'{path}: truncated or not a state dict' in error and error.count('\n') == 1
+
+
+def test_source_bytes_are_what_info_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Files in subfolders included: this folder has an adapter beside its merged shards."""
+    folder, out = GOLDEN / 'libero_film_l1', tmp_path / 'out'
+    arguments = ['--method', 'rtn', '--platform', 'libero', '--out', str(out)]
+    assert main(['quantize', str(folder), *arguments]) == 0
+    capsys.readouterr()
+    totals = []
+    for place, key in ((folder, 'total_bytes'), (out, 'source_bytes')):
+        assert main(['info', str(place), '--json']) == 0
+        totals.append(json.loads(capsys.readouterr().out)[key])
+    assert totals[0] == totals[1]
+    source = json.loads((out / 'hbvla.json').read_text())['source']
+    assert 'lora_adapter/adapter_model.safetensors' in source['files']
 
 
 def test_platform_is_taken_from_the_command_line(
@@ -73,9 +116,12 @@ def test_platform_is_taken_from_the_command_line(
         (['--bits', '1.05'], 'one sign plane with its scales takes'),
         (['--bits', '0.5'], 'one sign plane with its scales takes'),
         (['--method', 'rtn', '--bits', '4'], 'rtn takes 1, 2 or 3'),
-        (['--method', 'best'], "method 'best' is unknown"),
+        (['--method', 'best'], "method 'best' is unknown; use one of these: signplane: balanced"),
         (['--calibration', '/nowhere'], '/nowhere: no such folder'),
         (['--frames', '0'], '--frames 0'),
+        (['--seed', '-1'], 'seed -1: must be 0 to'),
+        (['--seed', '-1', '--calibration', '/nowhere'], 'seed -1: must be 0 to'),
+        (['--base', '/nowhere/base', '--calibration', '/nowhere'], '/nowhere: no such folder'),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -150,13 +196,15 @@ def test_interrupt_leaves_nothing_behind(tiny_checkpoint: Path, tmp_path: Path) 
     assert sorted(tmp_path.rglob('*')) == before
 
 
-def test_help_is_fast_and_names_the_options() -> None:
+def test_help_names_the_options_and_the_methods() -> None:
     parser = argparse.ArgumentParser()
     subparsers = parser.add_subparsers()
     quantize.add_parser(subparsers)
     info.add_parser(subparsers)
-    started = time.monotonic()
     text = subparsers.choices['quantize'].format_help()
-    assert time.monotonic() - started < 1.0
-    for option in ('--method', '--bits', '--calibration', '--probe', '--force', '--seed'):
+    for option in ('--method', '--bits', '--calibration', '--probe', '--force', '--seed', '--base'):
         assert option in text
+    words = ' '.join(text.split())
+    assert set(SUMMARIES) == set(METHODS)
+    for name, summary in SUMMARIES.items():
+        assert f'{name}: {summary}' in words

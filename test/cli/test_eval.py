@@ -53,9 +53,35 @@ def test_plain_output_is_the_phrase_with_the_interval(make_tiny_checkpoint, caps
     assert capsys.readouterr().out.startswith('success  0/1 = 0 % (0 to 79 %)\n')
 
 
+def test_an_adapter_runs_on_its_base(make_tiny_checkpoint, tiny_adapter, capsys, short_episodes):
+    base = make_tiny_checkpoint(platform=SIMULATED)
+    arguments = ['eval', str(tiny_adapter(base)), '--episodes', '1', '--device', 'cpu']
+    assert main([*arguments, '--base', str(base)]) == 0
+    assert capsys.readouterr().out.startswith('success  0/1')
+
+
+def test_a_result_that_has_no_place_is_refused_before_the_episodes(
+    make_tiny_checkpoint, tmp_path, capsys, monkeypatch
+):
+    checkpoint = make_tiny_checkpoint(platform=SIMULATED)
+    ran = []
+    monkeypatch.setattr(closed_loop, 'evaluate', lambda *_, **__: ran.append(1))
+    for out in (tmp_path, checkpoint / 'config.json' / 'result.json'):
+        assert main(['eval', str(checkpoint), '--episodes', '1', '--out', str(out)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f'hbvla: error: {out}: ') and error.count('\n') == 1
+    assert not ran
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
+        (['--seed', '-1'], 'seed -1: belongs to other, not evaluation'),
+        (['--device', 'cuda:99'], 'device cuda:99: not available here'),
+        (['--device', 'toaster'], 'device toaster: not available here'),
+        (['--ros', '--parallel', '8'], '--parallel: not with --ros'),
+        (['--ros', '--device', 'cpu'], '--device: not with --ros'),
+        (['--ros', '--base', 'folder'], '--base: not with --ros'),
         (['--seed', '1000000'], 'seed 1000000: belongs to demos, not evaluation'),
         (['--task', 'fold'], "task 'fold': unknown"),
         (['--episodes', '0'], '0 episodes'),

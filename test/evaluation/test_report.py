@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation import plots
 from hbvla_ros.evaluation.episode import EpisodeResult, Evaluation, Trace
 from hbvla_ros.evaluation.report import (
@@ -122,6 +123,6 @@ def test_a_file_is_replaced_as_a_whole(tmp_path):
     write_atomically(path, b'second')
     assert path.read_text() == 'second' and list(tmp_path.iterdir()) == [path]
     (tmp_path / 'folder').mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(HbvlaError, match='folder: cannot write it: Is a directory'):
         write_atomically(tmp_path / 'folder', 'x')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['folder', 'report.html']
