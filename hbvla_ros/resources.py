@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import site
 import sys
 from pathlib import Path
 
@@ -13,9 +14,10 @@ _PACKAGE = 'hbvla_ros'
 
 
 def _candidates() -> list[Path]:
-    """Folders that may hold the data files: source tree, Python prefix, ament prefixes."""
+    """Source tree, Python prefix, the user's base (``pip install --user``), ament prefixes."""
     source_tree = Path(__file__).resolve().parents[1]
-    prefixes = [sys.prefix, *os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)]
+    ament = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    prefixes = [sys.prefix, site.getuserbase(), *ament]
     return [source_tree] + [Path(p) / 'share' / _PACKAGE for p in prefixes if p]
 
 
