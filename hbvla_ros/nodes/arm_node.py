@@ -97,6 +97,8 @@ class ArmNode(ManagedNode):
         self._chunk_clock.flush()
         self._state = SafetyState(interventions=self._state.interventions)
         self._last_chunk = time.monotonic()
+        # Now, not at the watchdog's next turn: the first command must not start at an old pose.
+        self._check_joints()
         # Simulated time drives the tick itself; real time must not be moved by clock corrections.
         simulated = self.get_parameter('use_sim_time').value
         clock = self.get_clock() if simulated else self.steady_clock
@@ -187,16 +189,21 @@ class ArmNode(ManagedNode):
 
     def _watch(self) -> None:
         """On the monotonic clock: without joint states there is nothing to execute on."""
-        if not self.is_active:
-            return
+        if self.is_active:
+            self._check_joints()
+
+    def _check_joints(self) -> None:
+        """Take note when joint states are lost and when they are back."""
         fault = self._joint_fault()
         if fault and not self._fault:
             self._chunk_clock.flush()
             self._fault = fault
-            # Right after the start it is no fault that the drivers have not been heard.
-            unheard = self._joints.newest() is None
-            log = self.get_logger().warning if unheard else self.get_logger().error
-            log(f'{fault}: holding')
+            # Right after the start it is no fault that the drivers have not been heard. Two calls
+            # on two lines: rclpy raises where one line logs at two severities.
+            if self._joints.newest() is None:
+                self.get_logger().warning(f'{fault}: holding')
+            else:
+                self.get_logger().error(f'{fault}: holding')
             self._tick()
         elif not fault and self._fault:
             self.get_logger().info('joint states are there: chunks are executed')

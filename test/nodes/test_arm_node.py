@@ -89,6 +89,21 @@ def test_joint_states_that_cannot_be_true_are_a_fault(graph, robot, profile, wai
     assert wait(lambda: robot.last() is not None)
 
 
+def test_an_old_pose_is_no_start(graph, robot, wait):
+    """Whoever moved the arm since then, the first command would pull it back in one step."""
+    node = graph.add(ArmNode)
+    node.trigger_configure()
+    assert wait(lambda: node._joints.newest() is not None)
+    robot.joints_on = False
+    time.sleep(0.4)
+    node.trigger_activate()
+    assert node._fault.startswith('no joint states for')  # before the watchdog's turn comes
+    time.sleep(0.4)
+    assert robot.last() is None
+    robot.joints_on = True
+    assert wait(lambda: robot.last() is not None)
+
+
 def test_a_slow_simulator_is_no_lost_driver(graph, robot, profile, wait):
     """Joint states every 0.4 s, but every 0.02 s of simulated time."""
     robot.joints_on = False
@@ -185,6 +200,19 @@ def test_lost_joint_states_hold_and_come_back(robot, arms, profile, wait):
     robot.send(ramp(profile, 2.0))
     assert wait(lambda: abs(robot.last()[0] - before) > 0.1)
     assert_safe(robot.recorded(), profile)
+
+
+def test_drivers_that_come_late_and_go_again(graph, robot, wait):
+    robot.joints_on = False
+    node = graph.add(ArmNode, diagnostics_rate=10.0)
+    node.start()
+    assert wait(lambda: 'no joint states yet' in robot.report('arm_node').message)
+    robot.joints_on = True
+    assert wait(lambda: robot.last() is not None)
+    robot.joints_on = False
+    assert wait(lambda: 'no joint states for' in robot.report('arm_node').message)
+    robot.joints_on = True
+    assert wait(lambda: robot.report('arm_node').level != b'\x02')
 
 
 def test_arm_moved_by_hand_is_held_where_it_is(robot, arms, profile, wait):

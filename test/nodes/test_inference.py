@@ -21,8 +21,7 @@ VALUES = {parameter.name: parameter.default for parameter in TABLE}
 def test_network_computes_in_the_type_of_its_device(tiny_checkpoint, monkeypatch):
     values = {**VALUES, 'checkpoint': str(tiny_checkpoint)}
     assert load_policy(values).network.projector.fc1.weight.dtype == torch.float32
-    # There is a GPU in name only, so what is loaded for it is looked at, not run.
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    # A GPU may be missing here, so what would be loaded for it is looked at, not run.
     loaded = {}
     monkeypatch.setattr(
         'hbvla_ros.policy.Policy.load', lambda folder, **given: loaded.update(given)
@@ -31,14 +30,9 @@ def test_network_computes_in_the_type_of_its_device(tiny_checkpoint, monkeypatch
     assert loaded['dtype'] == torch.bfloat16 and loaded['device'] == 'cuda:0'
 
 
-@pytest.mark.parametrize(
-    'device, expected',
-    [('gpu', "device 'gpu' is unknown; use cpu or cuda:0"), ('cuda:0', 'no CUDA device is usable')],
-)
-def test_device_that_is_not_there_is_one_line(tiny_checkpoint, monkeypatch, device, expected):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(HbvlaError, match=expected) as error:
-        load_policy({**VALUES, 'checkpoint': str(tiny_checkpoint), 'device': device})
+def test_device_that_is_not_there_is_one_line(tiny_checkpoint):
+    with pytest.raises(HbvlaError, match='device gpu: not available here') as error:
+        load_policy({**VALUES, 'checkpoint': str(tiny_checkpoint), 'device': 'gpu'})
     assert '\n' not in str(error.value)
 
 
