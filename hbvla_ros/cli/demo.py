@@ -11,7 +11,7 @@ from typing import Any
 QUICK_EPISODES = 2
 EPISODES = 10
 # Camera frames that quantization is calibrated on.
-QUICK_FRAMES, FRAMES = 48, 128
+QUICK_FRAMES, FRAMES = 96, 256
 
 
 def add_parser(subparsers: Any) -> None:

@@ -24,7 +24,7 @@ _QUANTIZED = (
     ('signplane_1bit', 'signplane', '1 bit (signplane)', True),
     ('rtn_1bit', 'rtn', '1 bit (rtn)', False),
 )
-_CALIBRATION_EPISODES = 4
+_CALIBRATION_EPISODES = 12
 
 
 class Demo:

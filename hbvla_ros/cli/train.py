@@ -18,9 +18,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument('--out', type=Path, required=True, help='checkpoint folder to write')
     parser.add_argument('--steps', type=int, default=6000, help='steps of the whole run')
     parser.add_argument('--until', type=int, help='stop after this many steps; go on with --resume')
-    parser.add_argument('--batch', type=int, default=64)
+    parser.add_argument('--batch', type=int, default=64, help='frames a step')
     parser.add_argument('--rate', type=float, default=8e-4, help='learning rate')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--seed', type=int, default=0, help='seed of weights, batches, augmentation'
+    )
     parser.add_argument('--threads', type=int, default=1, help='cores to use')
     parser.add_argument('--layers', type=int, default=4, help='language-model layers')
     parser.add_argument('--hidden', type=int, default=256, help='language-model width')
@@ -31,9 +33,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(options: argparse.Namespace) -> int:
     """Train and write the checkpoint folder."""
+    from hbvla_ros.errors import HbvlaError
     from hbvla_ros.training.options import NetworkSize, TrainingOptions
     from hbvla_ros.training.run import train_policy
 
+    until = options.steps if options.until is None else options.until
+    for name, value in (('steps', options.steps), ('batch', options.batch), ('until', until)):
+        if value < 1:
+            raise HbvlaError(f'--{name} {value}: at least 1 is needed')
+    if options.seed < 0:
+        raise HbvlaError(f'--seed {options.seed}: must not be negative')
     size = NetworkSize(
         layers=options.layers, hidden=options.hidden, intermediate=_intermediate(options.hidden)
     )
@@ -54,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
 
     summary = train_policy(
         options.data, options.validation, options.out, size, training, progress,
-        resume=options.resume, until=options.until,
+        resume=options.resume, until=until,
     )  # fmt: skip
     minutes = (time.monotonic() - began) / 60
     print(

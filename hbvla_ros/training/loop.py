@@ -69,7 +69,7 @@ def to_tensors(
     tokens = [tokenize(text) for text in demonstrations.instructions]
     if len({len(row) for row in tokens}) != 1:
         counts = {t: len(row) for t, row in zip(demonstrations.instructions, tokens, strict=True)}
-        raise HbvlaError(f'instructions differ in token count ({counts}); raise --vocabulary')
+        raise HbvlaError(f'instructions differ in token count ({counts}); train on one task each')
     return Tensors(
         torch.from_numpy(demonstrations.frames),
         torch.from_numpy(normaliser.proprio(demonstrations.proprioception)).float(),
@@ -230,6 +230,15 @@ class Trainer:
         torch.save(state, temporary)
         os.replace(temporary, self.resume_path)
 
+    def _check_options(self, saved: dict[str, object]) -> None:
+        """The length of a run may change on the way, and the machine; nothing else may."""
+        for name, value in self.options.to_json().items():
+            if name not in ('steps', 'threads', 'compile') and saved.get(name, value) != value:
+                raise HbvlaError(
+                    f'{self.resume_path}: made with {name} {saved[name]}, not {value}; '
+                    'resume with the same or leave out --resume'
+                )
+
     def load(self) -> None:
         """Go on from the resume file.
 
@@ -238,6 +247,7 @@ class Trainer:
         """
         try:
             state = torch.load(self.resume_path, weights_only=True)
+            self._check_options(state['options'])
             self.network.load_state_dict(state['network'])
             self.auxiliary.load_state_dict(state['auxiliary'])
             self._optimizer.load_state_dict(state['optimizer'])

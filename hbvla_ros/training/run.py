@@ -23,6 +23,7 @@ from hbvla_ros.vla.normalisation import Normaliser
 from hbvla_ros.vla.tokens import PromptTokenizer, build_prompt
 
 STATISTICS_KEY = 'aloha_sim_pick_place'
+_SIDE_FILES = '*--*_checkpoint.pt'
 
 
 def train_policy(
@@ -51,8 +52,11 @@ def train_policy(
         What the model card says: data, seeds, steps, held-out error.
 
     Raises:
-        HbvlaError: no demonstrations, seeds used in both sets, or nothing to resume.
+        HbvlaError: no demonstrations, seeds used in both sets, nothing to resume, or a checkpoint
+            that is in the way.
     """
+    if not resume and any(out.glob(_SIDE_FILES)):
+        raise HbvlaError(f'{out}: holds a checkpoint already; choose another --out, or --resume')
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     config = network_config(size)
@@ -86,11 +90,16 @@ def train_policy(
     )
     if resume:
         trainer.load()
-    trainer.train(until or options.steps, progress)
+    else:
+        (run_folder / 'log.jsonl').unlink(missing_ok=True)
+    trainer.train(options.steps if until is None else until, progress)
     trainer.average.swap()
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer_file = Path(scratch) / 'tokenizer.json'
         tokenizer.save(str(tokenizer_file))
+        # A folder holds the side files of one step; these are of an earlier part of this run.
+        for path in out.glob(_SIDE_FILES):
+            path.unlink()
         # The towers' last blocks have learnt nothing, since no action depends on them.
         used = OpenVLANetwork(config, ALOHA_SIM, inference_only=True).state_dict().keys()
         state = {name: value for name, value in network.state_dict().items() if name in used}
@@ -98,7 +107,8 @@ def train_policy(
             network, out, None, statistics, ALOHA_SIM, tokenizer_file, preprocessor, trainer.step,
             state,
         )  # fmt: skip
-    summary = _summary(training, seeds, trainer, size, options)
+    parameters = sum(value.numel() for value in state.values())
+    summary = _summary(training, seeds, trainer, size, options, parameters)
     _write_json(out / 'training.json', summary)
     return summary
 
@@ -138,11 +148,12 @@ def _summary(
     trainer: Trainer,
     size: NetworkSize,
     options: TrainingOptions,
+    parameters: int,
 ) -> dict[str, Any]:
     return {
         'steps': trainer.step,
         'validation_action_l1': trainer.validation_error,
-        'parameters': sum(p.numel() for p in trainer.network.parameters()),
+        'parameters': parameters,
         'episodes': training.episodes,
         'frames': len(training),
         'instructions': list(training.instructions),

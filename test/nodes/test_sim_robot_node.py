@@ -146,7 +146,8 @@ def test_policy_arm_and_simulator_as_processes(
     )  # fmt: skip
     for process in (simulator, arms, policy):
         process.says('is running' if process is simulator else 'activate done', 60.0)
-    assert wait(lambda: operator.heard['left/commands'], 20.0)
+    topics = ['left/commands', *(arm.state_topic for arm in profile.arms)]
+    assert wait(lambda: all(operator.heard[topic] for topic in topics), 20.0)
     start = operator.pose(profile)
 
     def moved():

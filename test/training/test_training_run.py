@@ -69,9 +69,10 @@ def test_resumed_run_equals_an_uninterrupted_one(folders, tmp_path):
     whole = weights(folders[2])
     parted = (*folders[:2], tmp_path / 'parted' / 'model')
     run(parted, until=3)
-    for path in parted[2].glob('*--3_*'):
-        path.unlink()
+    with pytest.raises(HbvlaError, match='holds a checkpoint already'):
+        run(parted, until=6)
     run(parted, until=6, resume=True)
+    assert not list(parted[2].glob('*--3_*'))
     for name, value in weights(parted[2]).items():
         assert np.array_equal(value, whole[name]), name
 
@@ -93,3 +94,21 @@ def test_empty_folder_missing_camera_and_foreign_file(tmp_path):
     (tmp_path / 'a' / 'episode_1.npz').write_bytes(b'nonsense')
     with pytest.raises(HbvlaError, match='episode_1.npz'):
         load_demonstrations(tmp_path / 'a', ALOHA_SIM.cameras, 10, 96)
+
+
+def test_resume_with_other_options_is_refused(folders):
+    run(folders, until=2)
+    options = TrainingOptions(steps=6, batch=8, warm_up=2, compile=False)
+    with pytest.raises(HbvlaError, match='made with batch 4, not 8'):
+        train_policy(*folders, SIZE, options, lambda *_: None, resume=True)
+
+
+def test_bad_numbers_on_the_command_line(capsys):
+    from hbvla_ros.cli.main import main
+
+    folders = ['--data', 'a', '--validation', 'b', '--out', 'c']
+    for option, value in (('--until', '0'), ('--batch', '0'), ('--seed', '-1')):
+        assert main(['train', *folders, option, value]) == 2
+        assert f'{option} {value}' in capsys.readouterr().err
+    assert main(['train', *folders]) == 2
+    assert 'no episode_*.npz' in capsys.readouterr().err
