@@ -23,7 +23,7 @@ from hbvla_ros.training.schedule import WeightAverage, learning_rate_factor
 from hbvla_ros.vla.network import OpenVLANetwork
 from hbvla_ros.vla.normalisation import Normaliser
 
-# (step, steps, numbers of this step) -> None
+# Called with the step, the steps asked for and the numbers of this step.
 Progress = Callable[[int, int, dict[str, float]], None]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -51,12 +52,12 @@ class WeightAverage:
             parameter.copy_(average)
             average.copy_(kept)
 
-    def state(self) -> dict[str, object]:
+    def state(self) -> dict[str, Any]:
         """What a resumed run needs."""
         return {'values': self.values, 'updates': self._updates}
 
-    def load(self, state: dict[str, object]) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         """Restore what `state` gave."""
-        for mine, saved in zip(self.values, state['values'], strict=True):  # type: ignore[call-overload]
+        for mine, saved in zip(self.values, state['values'], strict=True):
             mine.copy_(saved)
-        self._updates = int(state['updates'])  # type: ignore[call-overload]
+        self._updates = int(state['updates'])
