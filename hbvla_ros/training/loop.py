@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from hbvla_ros.training.auxiliary import AuxiliaryHeads
 from hbvla_ros.training.dataset import Demonstrations
 from hbvla_ros.training.options import TrainingOptions
 from hbvla_ros.training.schedule import WeightAverage, learning_rate_factor
+from hbvla_ros.vla.export import write_replacing
 from hbvla_ros.vla.network import OpenVLANetwork
 from hbvla_ros.vla.normalisation import Normaliser
 
@@ -217,7 +217,6 @@ class Trainer:
 
     def save(self) -> None:
         """Write the resume file under a temporary name, then rename it."""
-        temporary = self.resume_path.with_suffix('.tmp')
         state = {
             'step': self.step,
             'network': self.network.state_dict(),
@@ -227,8 +226,7 @@ class Trainer:
             'generator': self._generator.get_state(),
             'options': self.options.to_json(),
         }
-        torch.save(state, temporary)
-        os.replace(temporary, self.resume_path)
+        write_replacing(self.resume_path, lambda target: torch.save(state, target))
 
     def _check_options(self, saved: dict[str, object]) -> None:
         """The length of a run may change on the way, and the machine; nothing else may."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from hbvla_ros.training.dataset import Demonstrations, dataset_statistics, load_
 from hbvla_ros.training.loop import Progress, Trainer, to_tensors
 from hbvla_ros.training.options import ALOHA_SIM, NetworkSize, TrainingOptions, network_config
 from hbvla_ros.training.tokenizer import BEGIN_ID, EMPTY_ID, build_tokenizer
-from hbvla_ros.vla.export import save_checkpoint
+from hbvla_ros.vla.export import save_checkpoint, write_json
 from hbvla_ros.vla.images import Preprocessor
 from hbvla_ros.vla.network import OpenVLANetwork
 from hbvla_ros.vla.normalisation import Normaliser
@@ -109,7 +108,7 @@ def train_policy(
         )  # fmt: skip
     parameters = sum(value.numel() for value in state.values())
     summary = _summary(training, seeds, trainer, size, options, parameters)
-    _write_json(out / 'training.json', summary)
+    write_json(out / 'training.json', summary)
     return summary
 
 
@@ -122,7 +121,7 @@ def _statistics(training: Demonstrations, path: Path, resume: bool) -> dict[str,
         kept: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
         return kept
     statistics = dataset_statistics(training, STATISTICS_KEY)
-    _write_json(path, statistics)
+    write_json(path, statistics)
     return statistics
 
 
@@ -164,9 +163,3 @@ def _summary(
         'options': options.to_json(),
         'torch': torch.__version__,
     }
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(values, indent=2) + '\n', encoding='utf-8')
-    os.replace(temporary, path)

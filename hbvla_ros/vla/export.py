@@ -86,9 +86,9 @@ def save_checkpoint(
 
     write_replacing(folder / 'model.safetensors', save_weights)
     preprocessor = preprocessor or Preprocessor(network.config.image_size)
-    _write_json(folder / 'config.json', config_json or network.config.to_json())
-    _write_json(folder / 'dataset_statistics.json', statistics)
-    _write_json(folder / 'preprocessor_config.json', preprocessor.to_json())
+    write_json(folder / 'config.json', config_json or network.config.to_json())
+    write_json(folder / 'dataset_statistics.json', statistics)
+    write_json(folder / 'preprocessor_config.json', preprocessor.to_json())
     platform.write(folder / 'platform.json')
     if tokenizer is not None:
         source = Path(tokenizer)
@@ -126,6 +126,7 @@ def _refuse_other_step(folder: Path, step: int) -> None:
                 )
 
 
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write indented JSON under a temporary name, then rename it."""
     text = json.dumps(values, indent=2) + '\n'
     write_replacing(path, lambda target: target.write_text(text, encoding='utf-8'))
