@@ -17,7 +17,7 @@ from hbvla_ros.control.profile_types import SafetyProfile
 from hbvla_ros.nodes import arm_node, policy_parameters, sim_robot_node
 from hbvla_ros.nodes.lifecycle import AUTOSTART
 from hbvla_ros.packed.manifest import LayerEntry, Manifest
-from hbvla_ros.quantization.options import MethodOptions
+from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
 from hbvla_ros.vla.platform import PLATFORMS, Platform
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -180,7 +180,7 @@ def test_manifest_keys():
     text = section(page('docs/formats.md'), 'Manifest')
     assert set(names(text)) == {field.name for field in dataclasses.fields(Manifest)}
     described = {cells[0].strip('`'): cells[1] for cells in rows(text)}
-    for key, kind in (('layers', LayerEntry), ('options', MethodOptions)):
+    for key, kind in (('layers', LayerEntry), ('options', SignPlaneOptions)):
         fields = [field.name for field in dataclasses.fields(kind)]
         assert re.findall(r'`(\w+)`', described[key]) == fields
 

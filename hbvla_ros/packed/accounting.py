@@ -142,8 +142,7 @@ def nominal_bits_per_weight(layers: Iterable[QuantizedLayer | LayerEntry]) -> fl
     """Sign planes only, averaged over the weights."""
     bits, weights = 0.0, 0
     for layer in layers:
-        planes = layer.planes if isinstance(layer, LayerEntry) else len(layer.planes)
-        bits += planes * layer.rows * layer.columns
+        bits += layer.nominal_bits * layer.rows * layer.columns
         weights += layer.rows * layer.columns
     return bits / weights
 
@@ -240,7 +239,7 @@ def _add_layer(row: SizeRow, layer: LayerEntry, size: int) -> None:
     row.bytes += size
     row.quantized_weights += weights
     row.quantized_bytes += size
-    row.nominal_bits += weights * layer.planes
+    row.nominal_bits += weights * layer.nominal_bits
 
 
 def _total_bits(rows: Iterable[SizeRow]) -> float:

@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.packed.bits import unpack_signs
+from hbvla_ros.packed.forms.registry import layer_from_parts
 from hbvla_ros.packed.layer import QuantizedLayer
 
 RESIDENCIES = ('packed', 'bf16')
-_ROW_TILE = 512
 
 
 def check_residency(residency: str) -> None:
@@ -29,10 +28,10 @@ def check_residency(residency: str) -> None:
 class PackedLinear(nn.Module):
     """A linear layer held as bits (``packed``) or rebuilt once at load (``bf16``).
 
-    ``packed`` keeps the sign planes as bytes and expands them in tiles of 512 rows at every call:
-    ``y = sum_p row_scales[p] * (S_p @ T x) + bias``. ``bf16`` keeps the dequantized weight in the
-    given dtype, whichever that is, and costs what an ordinary linear layer costs. Both give the
-    same numbers up to rounding (1e-5 relative in float32).
+    ``packed`` keeps the stored tensors and expands the signs at every call, as the layer's form
+    says. ``bf16`` keeps the dequantized weight in the given dtype, whichever that is, and costs
+    what an ordinary linear layer costs. Both give the same numbers up to rounding (1e-5 relative
+    in float32).
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class PackedLinear(nn.Module):
         self.in_features = layer.columns
         self.out_features = layer.rows
         self.residency = residency
-        self._hadamard = layer.hadamard
+        self._form, self._options = layer.form, layer.options()
         self.register_buffer('bias', None if bias is None else bias.detach().to(dtype))
         if residency == 'bf16':
             self.register_buffer('weight', layer.reconstruct().to(dtype))
@@ -69,30 +68,15 @@ class PackedLinear(nn.Module):
     def quantized_layer(self) -> QuantizedLayer:
         """The layer as it now sits in memory; ``packed`` residency only."""
         parts = {name: part for name, part in self.named_buffers() if name != 'bias'}
-        return QuantizedLayer(columns=self.in_features, hadamard=self._hadamard, **parts)
+        return layer_from_parts('packed layer', self._form, self._options, parts)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features) in the dtype of the inputs."""
         bias = self.get_buffer('bias') if self.bias is not None else None
         if self.residency == 'bf16':
             return nn.functional.linear(inputs, self.get_buffer('weight'), bias)
-        layer = self.quantized_layer()
-        outputs = self._multiply(layer, layer.transform(inputs))
+        outputs = self.quantized_layer().apply(inputs)
         return outputs if bias is None else outputs + bias
-
-    def _multiply(self, layer: QuantizedLayer, inputs: Tensor) -> Tensor:
-        """Sum of the scaled sign planes times the transformed inputs, tile by tile of rows."""
-        tiles = []
-        for start in range(0, layer.rows, _ROW_TILE):
-            rows = slice(start, start + _ROW_TILE)
-            total: Tensor | None = None
-            for plane, scale in zip(layer.planes[:, rows], layer.row_scales[:, rows], strict=True):
-                signs = unpack_signs(plane, layer.columns, inputs.dtype)
-                product = (inputs @ signs.T) * scale.to(inputs.dtype)
-                total = product if total is None else total + product
-            assert total is not None, 'a quantized layer has at least one plane'
-            tiles.append(total)
-        return tiles[0] if len(tiles) == 1 else torch.cat(tiles, dim=-1)
 
     def extra_repr(self) -> str:
         """Sizes and residency for ``print(network)``."""

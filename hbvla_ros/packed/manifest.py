@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.packed.layer import QuantizedLayer
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = 'hbvla.json'
 TENSORS_NAME = 'model.safetensors'
 
@@ -43,20 +44,41 @@ class LayerEntry:
     Attributes:
         rows: outputs.
         columns: inputs.
-        planes: sign planes.
-        hadamard: largest Hadamard block, 1 for none.
+        form: form of the layer, see ``packed/forms``.
+        form_options: what the form needs besides its tensors.
+        nominal_bits: bits per weight as papers print them.
         bytes: stored bytes of all its tensors.
+        parts: names of its tensors.
         relative_error: ``|W - Q|^2 / |W|^2``.
         hessian_error: the same under the calibration Hessian, None without calibration.
     """
 
     rows: int
     columns: int
-    planes: int
-    hadamard: int
+    form: str
+    form_options: dict[str, Any]
+    nominal_bits: float
     bytes: int
+    parts: list[str]
     relative_error: float
     hessian_error: float | None = None
+
+    @staticmethod
+    def of(
+        layer: QuantizedLayer, relative_error: float, hessian_error: float | None = None
+    ) -> LayerEntry:
+        """The entry of a layer."""
+        return LayerEntry(
+            rows=layer.rows,
+            columns=layer.columns,
+            form=layer.form,
+            form_options=layer.options(),
+            nominal_bits=layer.nominal_bits,
+            bytes=layer.stored_bytes(),
+            parts=list(layer.tensors()),
+            relative_error=relative_error,
+            hessian_error=hessian_error,
+        )
 
 
 @dataclass(frozen=True)

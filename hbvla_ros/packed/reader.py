@@ -10,11 +10,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.packed.forms.registry import layer_from_parts
 from hbvla_ros.packed.headers import TensorEntry, read_header, tensor_checksums
 from hbvla_ros.packed.layer import QuantizedLayer
 from hbvla_ros.packed.manifest import TENSORS_NAME, FileEntry, Manifest, read_manifest
-
-_PARTS = ('planes', 'row_scales', 'column_scale', 'permutation')
 
 
 class PackedFolder:
@@ -58,7 +57,9 @@ class PackedFolder:
 
     def names(self) -> list[str]:
         """Names of the unquantized tensors."""
-        quantized = {f'{layer}.{part}' for layer in self.manifest.layers for part in _PARTS}
+        quantized = {
+            f'{name}.{part}' for name, layer in self.manifest.layers.items() for part in layer.parts
+        }
         return [name for name in sorted(self._entries) if name not in quantized]
 
     def tensor(self, name: str) -> Tensor:
@@ -84,16 +85,16 @@ class PackedFolder:
 
     def layer_parts(self, name: str) -> dict[str, TensorEntry]:
         """The stored parts of one quantized layer."""
-        parts = {part: self._entries.get(f'{name}.{part}') for part in _PARTS}
-        return {part: entry for part, entry in parts.items() if entry is not None}
+        parts = self.manifest.layers[name].parts
+        for part in parts:
+            if f'{name}.{part}' not in self._entries:
+                raise HbvlaError(f'{self._path}: no tensor {name}.{part}; quantize again')
+        return {part: self._entries[f'{name}.{part}'] for part in parts}
 
     def _check_layers(self) -> None:
         """Every layer of the manifest has its tensors, and they have the bytes it says."""
         for name, layer in self.manifest.layers.items():
             parts = self.layer_parts(name)
-            for part in ('planes', 'row_scales'):
-                if part not in parts:
-                    raise HbvlaError(f'{self._path}: no tensor {name}.{part}; quantize again')
             if sum(entry.size for entry in parts.values()) != layer.bytes:
                 raise HbvlaError(f'{self._path}: {name} has other sizes than the manifest says')
 
@@ -107,8 +108,7 @@ class _Layers(Mapping[str, QuantizedLayer]):
     def __getitem__(self, name: str) -> QuantizedLayer:
         entry = self._folder.manifest.layers[name]
         parts = {p: self._folder.tensor(f'{name}.{p}') for p in self._folder.layer_parts(name)}
-        options = {'columns': entry.columns, 'hadamard': entry.hadamard}
-        return QuantizedLayer.from_parts(name, options, parts)
+        return layer_from_parts(name, entry.form, entry.form_options, parts)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._folder.manifest.layers)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -70,14 +70,15 @@ class Request:
         bits: whole number of sign planes, or budget of stored bits per weight.
         seed: seed of everything random.
         probe: 'action' weighs calibration tokens by the action gradient, 'none' does not.
-        options: further options of the method; planes and seed are set from the above.
+        options: options of the method, None for its default preset; planes and seed are set from
+            the above.
     """
 
     method: str = 'signplane'
     bits: float = 1.0
     seed: int = 0
     probe: str = 'action'
-    options: MethodOptions = field(default_factory=MethodOptions)
+    options: MethodOptions | None = None
 
 
 def quantize_checkpoint(
@@ -116,9 +117,9 @@ def quantize_checkpoint(
     names = quantized_linears(skeleton)
     shapes = {name: tuple(skeleton.get_parameter(f'{name}.weight').shape) for name in names}
     options = dataclasses.replace(
-        request.options,
-        planes=planes_for_budget(method, shapes, request.bits),  # type: ignore[arg-type]
+        request.options or method.preset('default'),
         seed=request.seed,
+        planes=planes_for_budget(method, shapes, request.bits),  # type: ignore[call-arg,arg-type]
     )
     progress = progress or SilentProgress()
     if calibration is None:
@@ -220,16 +221,7 @@ def _quantize(
     layer = method.quantize(weight, hessian, options)
     rebuilt = layer.reconstruct()
     error = None if hessian is None else relative_error(weight, rebuilt, hessian)
-    entry = LayerEntry(
-        rows=layer.rows,
-        columns=layer.columns,
-        planes=len(layer.planes),
-        hadamard=layer.hadamard,
-        bytes=layer.stored_bytes(),
-        relative_error=relative_error(weight, rebuilt),
-        hessian_error=error,
-    )
-    return layer, entry
+    return layer, LayerEntry.of(layer, relative_error(weight, rebuilt), error)
 
 
 def _unquantized(

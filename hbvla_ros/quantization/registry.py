@@ -1,20 +1,16 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""The quantization methods by name, and the planes that a bit budget buys."""
+"""The quantization methods by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.layer import QuantizedLayer
 from hbvla_ros.quantization.methods import rtn, signplane
 from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.summaries import list_methods
-
-MethodFunction = Callable[[Tensor, 'Tensor | None', MethodOptions], QuantizedLayer]
 
 
 @dataclass(frozen=True)
@@ -23,22 +19,52 @@ class Method:
 
     Attributes:
         name: what ``--method`` takes.
-        quantize: (weight, hessian or None, options) -> QuantizedLayer.
-        budgeted: ``--bits`` may be a budget of stored bits, not only a number of planes.
+        quantize: (weight, hessian or None, options) -> QuantizedLayer. Weight and Hessian are
+            float32 (rows, columns) and (columns, columns); the options are of the type of
+            ``presets['default']``. With ``two_hessians`` it also takes the keyword
+            ``saliency_hessian``, the Hessian that choices are made by where another one is used
+            for the error feedback.
+        presets: named options; 'default' is always there.
+        needs_hessian: it cannot run without calibration.
+        two_hessians: see ``quantize``.
+        planes: its options have ``planes``, sign planes 1 to 3.
         column_scale: it stores one scale a column besides the row scales.
+        budgeted: ``--bits`` may be a budget of stored bits, not only a number of planes.
     """
 
     name: str
-    quantize: MethodFunction
-    budgeted: bool
-    column_scale: bool
+    quantize: Callable[..., QuantizedLayer]
+    presets: Mapping[str, MethodOptions]
+    needs_hessian: bool = False
+    two_hessians: bool = False
+    planes: bool = False
+    column_scale: bool = False
+    budgeted: bool = False
+
+    def preset(self, name: str) -> MethodOptions:
+        """Options by the preset's name.
+
+        Raises:
+            HbvlaError: there is none of that name.
+        """
+        if name not in self.presets:
+            known = ', '.join(self.presets)
+            raise HbvlaError(f'--preset {name}: {self.name} has {known}')
+        return self.presets[name]
 
 
 METHODS = {
     method.name: method
     for method in (
-        Method('rtn', rtn.quantize, budgeted=False, column_scale=False),
-        Method('signplane', signplane.quantize, budgeted=True, column_scale=True),
+        Method('rtn', rtn.quantize, {'default': rtn.RtnOptions()}, planes=True),
+        Method(
+            'signplane',
+            signplane.quantize,
+            {'default': signplane.SignPlaneOptions()},
+            planes=True,
+            column_scale=True,
+            budgeted=True,
+        ),
     )
 }
 

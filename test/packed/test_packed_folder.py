@@ -17,9 +17,9 @@ from hbvla_ros.packed.accounting import (
     stored_bits_per_weight,
 )
 from hbvla_ros.packed.bits import pack_signs
+from hbvla_ros.packed.forms.sign_planes import SignPlaneLayer
 from hbvla_ros.packed.headers import read_header
 from hbvla_ros.packed.install import install_folder
-from hbvla_ros.packed.layer import QuantizedLayer
 from hbvla_ros.packed.linear import PackedLinear
 from hbvla_ros.packed.manifest import LayerEntry, Manifest
 from hbvla_ros.packed.reader import PackedFolder
@@ -46,13 +46,10 @@ def write_toy(out: Path, force: bool = False) -> Manifest:
     for name, rows, columns in (('up', 40, 24), ('down', 24, 40)):
         signs = pack_signs(torch.randn(1, rows, columns))
         scale, column_scale = torch.rand(1, rows).half(), torch.rand(columns).half()
-        layers[f'{LAYER}.{name}'] = QuantizedLayer(columns, signs, scale, 16, column_scale)
+        layers[f'{LAYER}.{name}'] = SignPlaneLayer.uniform(columns, signs, scale, 16, column_scale)
     state = Toy().state_dict()
     tensors = {k: v for k, v in state.items() if k.removesuffix('.weight') not in layers}
-    entries = {
-        name: LayerEntry(x.rows, x.columns, 1, x.hadamard, x.stored_bytes(), 0.3)
-        for name, x in layers.items()
-    }
+    entries = {name: LayerEntry.of(x, 0.3) for name, x in layers.items()}
     manifest = Manifest(
         stored_bits_per_weight(layers.values()), 1.0, 1.0, 'signplane', {}, 0, None,
         {'name': 'toy', 'bytes': 12345, 'files': {}}, entries,

@@ -9,6 +9,7 @@ from torch import nn
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.bits import pack_signs, unpack_signs
+from hbvla_ros.packed.forms.sign_planes import SignPlaneLayer
 from hbvla_ros.packed.layer import QuantizedLayer, store_scale
 from hbvla_ros.packed.linear import PackedLinear
 
@@ -18,7 +19,7 @@ def make_layer(
 ) -> QuantizedLayer:
     generator = torch.Generator().manual_seed(rows * columns + planes)
     normal = torch.randn(planes, rows, columns, generator=generator)
-    return QuantizedLayer(
+    return SignPlaneLayer.uniform(
         columns,
         pack_signs(normal),
         torch.rand(planes, rows, generator=generator).half(),

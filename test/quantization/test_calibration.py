@@ -16,7 +16,6 @@ from hbvla_ros.policy import Policy
 from hbvla_ros.quantization.calibration import EpisodeFile, load_calibration
 from hbvla_ros.quantization.capture import BlockInputs
 from hbvla_ros.quantization.methods import rtn
-from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.probe import FLOOR, action_token_weights
 from hbvla_ros.quantization.targets import block_chains, quantized_linears
 from hbvla_ros.vla.checkpoint import Checkpoint
@@ -112,7 +111,7 @@ def test_blocks_see_what_the_quantized_blocks_before_them_put_out(
     inputs = BlockInputs.record(network, chain[0][0], data.batches)
     for name in chain[0][1]:
         weight = network.get_parameter(f'{name}.weight').detach()
-        layer = rtn.quantize(weight, None, MethodOptions())
+        layer = rtn.quantize(weight, None, rtn.RtnOptions())
         replace_linear(network, name, layer, 'bf16', torch.float32)
     inputs.advance(network, chain[0][0])
     name = f'{chain[1][0]}.mlp.down_proj'

@@ -10,11 +10,12 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.accounting import stored_bits_per_weight
 from hbvla_ros.packed.bits import unpack_signs
 from hbvla_ros.quantization.hessian import relative_error
-from hbvla_ros.quantization.options import MethodOptions
+from hbvla_ros.quantization.methods.rtn import RtnOptions
+from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
 from hbvla_ros.quantization.registry import METHODS, find_method
 
 RTN, SIGNPLANE = METHODS['rtn'].quantize, METHODS['signplane'].quantize
-FAST = MethodOptions(rounds=2, column_refits=1)
+FAST = SignPlaneOptions(rounds=2, column_refits=1)
 
 
 def random_weight(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -29,7 +30,7 @@ def random_hessian(columns: int, tokens: int = 400) -> torch.Tensor:
 def test_rtn_is_sign_times_mean_absolute_value() -> None:
     weight = random_weight(6, 20)
     expected = weight.sign() * weight.abs().mean(dim=1, keepdim=True)
-    layer = RTN(weight, None, MethodOptions())
+    layer = RTN(weight, None, RtnOptions())
     torch.testing.assert_close(layer.reconstruct(), expected, rtol=1e-3, atol=1e-3)
     assert layer.tensors().keys() == {'planes', 'row_scales'}
     assert layer.stored_bytes() == 6 * 3 + 6 * 2
@@ -38,7 +39,7 @@ def test_rtn_is_sign_times_mean_absolute_value() -> None:
 def test_rtn_error_on_white_weights_is_that_of_the_one_bit_quantizer() -> None:
     weight = random_weight(256, 512)
     errors = [
-        relative_error(weight, RTN(weight, None, MethodOptions(planes=planes)).reconstruct())
+        relative_error(weight, RTN(weight, None, RtnOptions(planes=planes)).reconstruct())
         for planes in (1, 2, 3)
     ]
     assert errors[0] == pytest.approx(0.363, abs=0.005)
@@ -48,9 +49,9 @@ def test_rtn_error_on_white_weights_is_that_of_the_one_bit_quantizer() -> None:
 def test_signplane_beats_rtn_as_the_spec_measured(attention_layer: Any) -> None:
     """Spec section 6, attn_vo: 0.528 for rtn, 0.185 for one sign plane, 0.057 for two."""
     weight, hessian = attention_layer.weight, attention_layer.calibration
-    rtn = RTN(weight, None, MethodOptions())
-    one = SIGNPLANE(weight, hessian, MethodOptions())
-    two = SIGNPLANE(weight, hessian, MethodOptions(planes=2))
+    rtn = RTN(weight, None, RtnOptions())
+    one = SIGNPLANE(weight, hessian, SignPlaneOptions())
+    two = SIGNPLANE(weight, hessian, SignPlaneOptions(planes=2))
     assert 0.40 < attention_layer.output_error(rtn.reconstruct()) < 0.60
     assert attention_layer.output_error(one.reconstruct()) < 0.19
     assert attention_layer.output_error(two.reconstruct()) < 0.062
@@ -60,7 +61,7 @@ def test_signplane_beats_rtn_as_the_spec_measured(attention_layer: Any) -> None:
 def test_each_part_of_signplane_earns_its_place(attention_layer: Any) -> None:
     def error(**changes: Any) -> float:
         layer = SIGNPLANE(
-            attention_layer.weight, attention_layer.calibration, MethodOptions(**changes)
+            attention_layer.weight, attention_layer.calibration, SignPlaneOptions(**changes)
         )
         return attention_layer.output_error(layer.reconstruct())
 
@@ -74,8 +75,8 @@ def test_each_part_of_signplane_earns_its_place(attention_layer: Any) -> None:
 
 def test_signplane_without_calibration_still_beats_rtn(attention_layer: Any) -> None:
     weight = attention_layer.weight
-    rtn = relative_error(weight, RTN(weight, None, MethodOptions()).reconstruct())
-    ours = relative_error(weight, SIGNPLANE(weight, None, MethodOptions()).reconstruct())
+    rtn = relative_error(weight, RTN(weight, None, RtnOptions()).reconstruct())
+    ours = relative_error(weight, SIGNPLANE(weight, None, SignPlaneOptions()).reconstruct())
     assert ours < 0.8 * rtn
 
 
@@ -87,7 +88,7 @@ def test_signplane_without_calibration_still_beats_rtn(attention_layer: Any) -> 
 def test_without_calibration_is_the_identity_hessian(changes: dict[str, Any]) -> None:
     """Block by block or as one matrix: the same choices but for ties of rounding."""
     weight = random_weight(64, 431) * torch.linspace(0.2, 2, 431)
-    options = MethodOptions(**changes)
+    options = SignPlaneOptions(**changes)
     ours = SIGNPLANE(weight, None, options)
     dense = SIGNPLANE(weight, torch.eye(431), options)
     first, second = ours.reconstruct(), dense.reconstruct()
@@ -110,7 +111,7 @@ def test_without_calibration_no_matrix_of_the_width_is_made() -> None:
 def test_signplane_takes_any_width(shape: tuple[int, int], planes: int, calibrated: bool) -> None:
     weight = random_weight(*shape)
     hessian = random_hessian(shape[1]) if calibrated else None
-    options = MethodOptions(planes=planes, rounds=2, column_refits=1)
+    options = SignPlaneOptions(planes=planes, rounds=2, column_refits=1)
     layer = SIGNPLANE(weight, hessian, options)
     layer.check('layer')
     assert layer.reconstruct().shape == shape
@@ -140,7 +141,7 @@ def test_dead_inputs_constant_rows_and_zero_weights() -> None:
 def test_same_seed_same_signs_other_seed_other_signs() -> None:
     weight = random_weight(16, 64)
     layers = [
-        SIGNPLANE(weight, None, MethodOptions(random_signs=True, seed=seed, rounds=1))
+        SIGNPLANE(weight, None, SignPlaneOptions(random_signs=True, seed=seed, rounds=1))
         for seed in (0, 0, 1)
     ]
     assert torch.equal(layers[0].planes, layers[1].planes)

@@ -17,7 +17,7 @@ from hbvla_ros.packed.manifest import LayerEntry, Manifest
 from hbvla_ros.packed.reader import PackedFolder
 from hbvla_ros.policy import Policy
 from hbvla_ros.quantization.calibration import CalibrationSet, load_calibration
-from hbvla_ros.quantization.options import MethodOptions
+from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
 from hbvla_ros.quantization.pipeline import Request, SilentProgress, quantize_checkpoint
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.consistency import build_empty
@@ -27,7 +27,7 @@ from hbvla_ros.vla.tokens import complete_ids
 
 GOLDEN = Path(__file__).parents[1] / 'golden' / 'openvla_oft'
 # Enough for what is tested here, and several times faster than the default.
-FAST = MethodOptions(rounds=1, column_refits=0)
+FAST = SignPlaneOptions(rounds=1, column_refits=0)
 
 
 def open_checkpoint(folder: Path, platform: str | None = None) -> Checkpoint:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hbvla_ros.policy import Policy
 from hbvla_ros.quantization.calibration import CalibrationSet, NetworkInputs
-from hbvla_ros.quantization.options import MethodOptions
+from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
 from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.export import save_checkpoint
@@ -20,7 +20,7 @@ from hbvla_ros.vla.network import OpenVLANetwork
 from hbvla_ros.vla.platform import resolve_platform
 
 STEPS = 120
-OPTIONS = MethodOptions(rounds=2, column_refits=1)
+OPTIONS = SignPlaneOptions(rounds=2, column_refits=1)
 
 
 def task(size: int, generator: torch.Generator) -> tuple[NetworkInputs, Tensor]:

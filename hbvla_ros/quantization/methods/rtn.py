@@ -3,15 +3,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from hbvla_ros.packed.bits import pack_signs
+from hbvla_ros.packed.forms.sign_planes import SignPlaneLayer
 from hbvla_ros.packed.layer import QuantizedLayer, store_scale
 from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.signs import codes_to_signs, initial_scales, nearest_codes
 
 
-def quantize(weight: Tensor, hessian: Tensor | None, options: MethodOptions) -> QuantizedLayer:
+@dataclass(frozen=True)
+class RtnOptions(MethodOptions):
+    """Options of ``rtn``.
+
+    Attributes:
+        planes: number of sign planes, 1 to 3.
+    """
+
+    planes: int = 1
+
+
+def quantize(weight: Tensor, hessian: Tensor | None, options: RtnOptions) -> QuantizedLayer:
     """Round each weight to the nearest level of its row.
 
     One plane is the sign and the mean absolute value of the row; further planes are the same of
@@ -25,4 +39,4 @@ def quantize(weight: Tensor, hessian: Tensor | None, options: MethodOptions) -> 
     scales = store_scale(initial_scales(weight, options.planes))
     codes = nearest_codes(weight, scales.float())
     planes = pack_signs(codes_to_signs(codes, options.planes))
-    return QuantizedLayer(weight.shape[1], planes, scales)
+    return SignPlaneLayer.uniform(weight.shape[1], planes, scales)

@@ -10,10 +10,13 @@ block-diagonal, one block for each Hadamard block, and every step runs block by 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from hbvla_ros.packed.bits import pack_signs
+from hbvla_ros.packed.forms.sign_planes import SignPlaneLayer
 from hbvla_ros.packed.hadamard import block_hadamard, hadamard_blocks, walsh_hadamard
 from hbvla_ros.packed.layer import QuantizedLayer, store_scale
 from hbvla_ros.quantization import signs as solver
@@ -24,7 +27,28 @@ _SMALLEST_SCALE = 1e-3
 _ROUNDS_AFTER_REFIT = 2
 
 
-def quantize(weight: Tensor, hessian: Tensor | None, options: MethodOptions) -> QuantizedLayer:
+@dataclass(frozen=True)
+class SignPlaneOptions(MethodOptions):
+    """Options of ``signplane``.
+
+    Attributes:
+        planes: number of sign planes, 1 to 3.
+        hadamard: largest Hadamard block, a power of two; 1 means none.
+        balance: scale the columns before the transform.
+        random_signs: flip columns at random before the transform (kept in the column scale).
+        rounds: rounds of row scale and sign refinement after the error feedback.
+        column_refits: least-squares refits of the column scale, each with two more such rounds.
+    """
+
+    planes: int = 1
+    hadamard: int = 128
+    balance: bool = True
+    random_signs: bool = False
+    rounds: int = 6
+    column_refits: int = 2
+
+
+def quantize(weight: Tensor, hessian: Tensor | None, options: SignPlaneOptions) -> QuantizedLayer:
     """Quantize one weight matrix.
 
     Inputs that never moved during calibration (zero on the diagonal of the Hessian) say nothing
@@ -49,12 +73,12 @@ def quantize(weight: Tensor, hessian: Tensor | None, options: MethodOptions) -> 
         inner, blocks = _transform(weight, metric, scale, options.hadamard)
         levels, row_scales = _alternate(inner, blocks, levels, row_scales, _ROUNDS_AFTER_REFIT)
     signs = solver.level_signs(levels, row_scales)
-    return QuantizedLayer(
+    return SignPlaneLayer.uniform(
         weight.shape[1], pack_signs(signs), store_scale(row_scales), options.hadamard, scale
     )
 
 
-def _initial_column_scale(weight: Tensor, options: MethodOptions) -> Tensor | None:
+def _initial_column_scale(weight: Tensor, options: SignPlaneOptions) -> Tensor | None:
     """Column scale b as stored, or None when neither balance nor random signs are asked for.
 
     Columns are brought to equal norm, which a row scale shared by all of them needs; a power of
