@@ -55,10 +55,12 @@ def run(name: str, make_node: Callable[[], Node]) -> int:
     Args:
         name: node name, for messages about a node that could not even be made.
         make_node: builds the node; it has ``start`` and ``stop`` and, optionally, a parameter
-            ``autostart`` and a text ``failure``, empty while its work can go on.
+            ``autostart``, a text ``failure``, empty while its work can go on, and a truth
+            ``finished``, set when there is nothing left to do.
 
     Returns:
-        Exit status: 0 after a signal, 2 when the node cannot be made, started or go on.
+        Exit status: 0 after a signal or when finished, 2 when the node cannot be made, started
+        or go on.
     """
     request = _StopRequest()
     status, node = 0, None
@@ -99,7 +101,7 @@ def _start_and_spin(node: Node, request: _StopRequest) -> None:
     autostart = node.get_parameter('autostart').value if node.has_parameter('autostart') else True
     if autostart and not request.received:
         node.start()
-    while not request.received:
+    while not request.received and not getattr(node, 'finished', False):
         try:
             executor.spin_once(timeout_sec=_WAKE_UP)
         except ExternalShutdownException:
