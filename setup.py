@@ -66,7 +66,7 @@ setup(
     maintainer_email='hbvla_ros@users.noreply.example.org',
     license='Apache-2.0',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['py.typed', 'evaluation/templates/*.html']},
+    package_data={PACKAGE: ['py.typed', '*/templates/*.html']},
     data_files=data_files(),
     python_requires='>=3.10,<3.13',
     install_requires=INSTALL_REQUIRES,

@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import io
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,36 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from hbvla_ros.drawing import COLOURS, STYLE, svg_text
 from hbvla_ros.evaluation.episode import Trace
 
-# Readable on white and on near-black; also for most colour-blind readers.
-COLOURS = ('#3b7dd8', '#d9822b', '#4f9d69', '#a55fbf')
-# Stands for the page's own ink until the SVG is written.
-_INK = '#010203'
 _GRIPPERS = (6, 13)
 _LEAST_SPAN = 0.2
 _NAMES = ('waist', 'shoulder', 'elbow', 'forearm roll', 'wrist angle', 'wrist rotate', 'gripper')
-
-_STYLE: dict[Any, Any] = {
-    'svg.fonttype': 'none',
-    'font.family': 'sans-serif',
-    'font.size': 9,
-    'text.color': _INK,
-    'axes.edgecolor': _INK,
-    'axes.labelcolor': _INK,
-    'xtick.color': _INK,
-    'ytick.color': _INK,
-    'axes.linewidth': 0.6,
-    'xtick.major.width': 0.6,
-    'ytick.major.width': 0.6,
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'legend.frameon': False,
-    'figure.constrained_layout.hspace': 0.08,
-    'figure.constrained_layout.wspace': 0.05,
-    # Identifiers from a fixed seed: the same data give the same file.
-    'svg.hashsalt': 'hbvla',
-}
 
 
 def joint_tracking(trace: Trace) -> str:
@@ -57,7 +30,7 @@ def joint_tracking(trace: Trace) -> str:
     """
     arm = moving_arm(trace)
     columns = range(7 * arm, 7 * arm + 7)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 4.6), layout='constrained')
         axes = figure.subplots(2, 4, sharex=True).ravel()
         for axis, column, name in zip(axes, columns, _NAMES, strict=False):
@@ -71,7 +44,7 @@ def joint_tracking(trace: Trace) -> str:
         for axis in axes[4:]:
             axis.set_xlabel('s', fontsize=8)
         axes[0].legend(['measured', 'commanded'], fontsize=8, loc='best')
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def _widen(axis: Axes) -> None:
@@ -107,7 +80,7 @@ def latency_distribution(latencies: Mapping[str, Sequence[float]]) -> str:
     Returns:
         SVG text.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5, 2.6), layout='constrained')
         axis = figure.subplots()
         for (name, values), colour in zip(latencies.items(), COLOURS, strict=False):
@@ -120,16 +93,4 @@ def latency_distribution(latencies: Mapping[str, Sequence[float]]) -> str:
         axis.set_ylim(0, 1.02)
         axis.set_xlim(left=0)
         axis.legend(fontsize=8, loc='lower right')
-        return _svg(figure)
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as an SVG element without XML prologue, with ``currentColor`` for ink."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None, 'Creator': None})
-    text = buffer.getvalue()
-    text = text[text.index('<svg') :].replace(_INK, 'currentColor')
-    text = re.sub(r'<metadata>.*?</metadata>', '', text, flags=re.DOTALL)
-    # The page decides the width; the view box keeps the proportions.
-    return re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1', re.sub(
-        r'(<svg[^>]*?) height="[^"]*"', r'\1', text, count=1), count=1)  # fmt: skip
+        return svg_text(figure)
