@@ -17,6 +17,8 @@ from torch import Tensor
 from hbvla_ros.errors import HbvlaError
 
 SCALE_DTYPES = (torch.float16, torch.bfloat16)
+# A scale of 8 bits comes with a span, see ``log_scales``.
+LOG_DTYPES = (torch.uint8,)
 INDEX_DTYPES = (torch.int16, torch.int32)
 
 # Part name to the shape and the dtypes it must have.
@@ -103,6 +105,20 @@ def store_scale(values: Tensor) -> Tensor:
     errors = [float((values.float() - c.float()).square().sum()) for c in candidates]
     # An overflow to infinity or NaN makes the first comparison false.
     return candidates[0] if errors[0] <= errors[1] else candidates[1]
+
+
+def expected_scale(
+    name: str, shape: tuple[int, ...], span: Tensor | None
+) -> dict[str, tuple[tuple[int, ...], tuple[torch.dtype, ...]]]:
+    """What a scale and its span must be.
+
+    Args:
+        name: part name of the scale; that of the span is ``<name>_span``.
+        shape: shape of the scale.
+        span: the span that is there, None for a scale of 16 bits.
+    """
+    dtypes = SCALE_DTYPES if span is None else LOG_DTYPES
+    return {name: (shape, dtypes), f'{name}_span': ((2,), (torch.float32,))}
 
 
 def store_index(values: Tensor, columns: int) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hbvla_ros.packed.bits import bytes_per_row, unpack_signs
 from hbvla_ros.packed.forms.transform import ColumnTransform
-from hbvla_ros.packed.layer import SCALE_DTYPES, Expected, QuantizedLayer
+from hbvla_ros.packed.layer import Expected, QuantizedLayer, expected_scale
+from hbvla_ros.packed.log_scales import read_scale
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class FactoredLayer(QuantizedLayer):
         hadamard: largest Hadamard block of the column transform, 1 for none.
         column_scale: float16 or bfloat16 (columns,), or None.
         permutation: int16 or int32 (columns,), or None.
+        row_scales_span: float32 (2,) where the row scales are 8-bit codes, else None.
+        inner_scales_span: the same of the inner scales.
+        column_scale_span: the same of the column scale.
     """
 
     form = 'factored'
@@ -38,6 +42,9 @@ class FactoredLayer(QuantizedLayer):
     hadamard: int = 1
     column_scale: Tensor | None = None
     permutation: Tensor | None = None
+    row_scales_span: Tensor | None = None
+    inner_scales_span: Tensor | None = None
+    column_scale_span: Tensor | None = None
 
     @property
     def rows(self) -> int:
@@ -57,15 +64,26 @@ class FactoredLayer(QuantizedLayer):
     @property
     def transform(self) -> ColumnTransform:
         """The column transform."""
-        return ColumnTransform(self.columns, self.hadamard, self.column_scale, self.permutation)
+        return ColumnTransform(
+            self.columns,
+            self.hadamard,
+            self.column_scale,
+            self.permutation,
+            self.column_scale_span,
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """The stored tensors by part name."""
+        spans = {
+            'row_scales_span': self.row_scales_span,
+            'inner_scales_span': self.inner_scales_span,
+        }
         return {
             'outer': self.outer,
             'inner': self.inner,
             'row_scales': self.row_scales,
             'inner_scales': self.inner_scales,
+            **{name: span for name, span in spans.items() if span is not None},
             **self.transform.tensors(),
         }
 
@@ -83,8 +101,8 @@ class FactoredLayer(QuantizedLayer):
         return {
             'outer': ((self.rows, bytes_per_row(self.width)), (torch.uint8,)),
             'inner': ((self.width, bytes_per_row(self.columns)), (torch.uint8,)),
-            'row_scales': ((self.rows,), SCALE_DTYPES),
-            'inner_scales': ((self.width,), SCALE_DTYPES),
+            **expected_scale('row_scales', (self.rows,), self.row_scales_span),
+            **expected_scale('inner_scales', (self.width,), self.inner_scales_span),
             **self.transform.expected(),
         }
 
@@ -92,11 +110,14 @@ class FactoredLayer(QuantizedLayer):
         """Map activations (..., columns) to (..., rows)."""
         dtype = inputs.dtype
         hidden = self.transform.apply(inputs) @ unpack_signs(self.inner, self.columns, dtype).T
-        hidden = hidden * self.inner_scales.to(dtype)
-        return hidden @ unpack_signs(self.outer, self.width, dtype).T * self.row_scales.to(dtype)
+        hidden = hidden * read_scale(self.inner_scales, self.inner_scales_span).to(dtype)
+        scales = read_scale(self.row_scales, self.row_scales_span).to(dtype)
+        return hidden @ unpack_signs(self.outer, self.width, dtype).T * scales
 
     def reconstruct(self) -> Tensor:
         """The weight the layer stands for, float32 (rows, columns)."""
-        outer = unpack_signs(self.outer, self.width) * self.row_scales.float()[:, None]
-        inner = unpack_signs(self.inner, self.columns) * self.inner_scales.float()[:, None]
+        row_scales = read_scale(self.row_scales, self.row_scales_span)
+        inner_scales = read_scale(self.inner_scales, self.inner_scales_span)
+        outer = unpack_signs(self.outer, self.width) * row_scales[:, None]
+        inner = unpack_signs(self.inner, self.columns) * inner_scales[:, None]
         return self.transform.undo(outer @ inner)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hbvla_ros.packed.bits import bytes_per_row, unpack_signs
 from hbvla_ros.packed.forms.transform import ColumnTransform
-from hbvla_ros.packed.layer import SCALE_DTYPES, Expected, QuantizedLayer
+from hbvla_ros.packed.layer import Expected, QuantizedLayer, expected_scale
+from hbvla_ros.packed.log_scales import read_scale
 
 ROW_TILE = 128
 
@@ -47,6 +48,8 @@ class SignPlaneLayer(QuantizedLayer):
             rows have the same number, ``uniform_planes``.
         uniform_planes: that number; 0 with ``tile_planes``, whose ``row_count`` is then given.
         row_count: rows of the layer; needed with ``tile_planes`` only.
+        row_scales_span: float32 (2,) where the row scales are 8-bit codes, else None.
+        column_scale_span: the same of the column scale.
     """
 
     form = 'sign_planes'
@@ -59,6 +62,8 @@ class SignPlaneLayer(QuantizedLayer):
     tile_planes: Tensor | None = None
     uniform_planes: int = 1
     row_count: int = 0
+    row_scales_span: Tensor | None = None
+    column_scale_span: Tensor | None = None
 
     @staticmethod
     def uniform(
@@ -68,6 +73,8 @@ class SignPlaneLayer(QuantizedLayer):
         hadamard: int = 1,
         column_scale: Tensor | None = None,
         permutation: Tensor | None = None,
+        row_scales_span: Tensor | None = None,
+        column_scale_span: Tensor | None = None,
     ) -> SignPlaneLayer:
         """A layer with the same number of planes in all rows.
 
@@ -78,6 +85,8 @@ class SignPlaneLayer(QuantizedLayer):
             hadamard: see the class.
             column_scale: see the class.
             permutation: see the class.
+            row_scales_span: see the class.
+            column_scale_span: see the class.
         """
         return SignPlaneLayer(
             columns,
@@ -87,6 +96,8 @@ class SignPlaneLayer(QuantizedLayer):
             column_scale,
             permutation,
             uniform_planes=len(planes),
+            row_scales_span=row_scales_span,
+            column_scale_span=column_scale_span,
         )
 
     @staticmethod
@@ -98,6 +109,8 @@ class SignPlaneLayer(QuantizedLayer):
         hadamard: int = 1,
         column_scale: Tensor | None = None,
         permutation: Tensor | None = None,
+        row_scales_span: Tensor | None = None,
+        column_scale_span: Tensor | None = None,
     ) -> SignPlaneLayer:
         """A layer whose tiles of 128 rows have different numbers of planes.
 
@@ -109,6 +122,8 @@ class SignPlaneLayer(QuantizedLayer):
             hadamard: see the class.
             column_scale: see the class.
             permutation: see the class.
+            row_scales_span: see the class.
+            column_scale_span: see the class.
         """
         rows = planes.shape[1]
         kept = [rows_of_plane(rows, tile_planes, plane) for plane in range(len(planes))]
@@ -122,6 +137,8 @@ class SignPlaneLayer(QuantizedLayer):
             tile_planes=tile_planes.to(torch.uint8),
             uniform_planes=0,
             row_count=rows,
+            row_scales_span=row_scales_span,
+            column_scale_span=column_scale_span,
         )
 
     @property
@@ -137,7 +154,13 @@ class SignPlaneLayer(QuantizedLayer):
     @property
     def transform(self) -> ColumnTransform:
         """The column transform."""
-        return ColumnTransform(self.columns, self.hadamard, self.column_scale, self.permutation)
+        return ColumnTransform(
+            self.columns,
+            self.hadamard,
+            self.column_scale,
+            self.permutation,
+            self.column_scale_span,
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """The stored tensors by part name."""
@@ -146,6 +169,8 @@ class SignPlaneLayer(QuantizedLayer):
             'row_scales': self.row_scales,
             **self.transform.tensors(),
         }
+        if self.row_scales_span is not None:
+            parts['row_scales_span'] = self.row_scales_span
         if self.tile_planes is not None:
             parts['tile_planes'] = self.tile_planes
         return parts
@@ -175,7 +200,7 @@ class SignPlaneLayer(QuantizedLayer):
             total = sum(len(index) for index in self._kept_rows())
         return {
             'planes': ((total, bytes_per_row(self.columns)), (torch.uint8,)),
-            'row_scales': ((total,), SCALE_DTYPES),
+            **expected_scale('row_scales', (total,), self.row_scales_span),
             'tile_planes': ((-(-self.rows // ROW_TILE),), (torch.uint8,)),
             **self.transform.expected(),
         }
@@ -184,19 +209,20 @@ class SignPlaneLayer(QuantizedLayer):
         """The planes one by one.
 
         Yields:
-            (row indices, or None for all rows; uint8 planes (n, bytes); row scales (n,)).
+            (row indices, or None for all rows; uint8 planes (n, bytes); float32 row scales (n,)).
         """
+        scales = read_scale(self.row_scales, self.row_scales_span)
         if self.tile_planes is None:
             shape = (self.uniform_planes, self.rows)
             for plane, scale in zip(
-                self.planes.unflatten(0, shape), self.row_scales.unflatten(0, shape), strict=True
+                self.planes.unflatten(0, shape), scales.unflatten(0, shape), strict=True
             ):
                 yield None, plane, scale
             return
         start = 0
         for index in self._kept_rows():
             part = slice(start, start + len(index))
-            yield index, self.planes[part], self.row_scales[part]
+            yield index, self.planes[part], scales[part]
             start = part.stop
 
     def apply(self, inputs: Tensor) -> Tensor:
@@ -216,7 +242,7 @@ class SignPlaneLayer(QuantizedLayer):
         """The weight the layer stands for, float32 (rows, columns)."""
         weight = torch.zeros(self.rows, self.columns, device=self.planes.device)
         for index, plane, scale in self.split():
-            product = scale.float()[:, None] * unpack_signs(plane, self.columns)
+            product = scale[:, None] * unpack_signs(plane, self.columns)
             weight[slice(None) if index is None else index] += product
         return self.transform.undo(weight)
 

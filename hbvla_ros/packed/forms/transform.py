@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hbvla_ros.packed.hadamard import block_hadamard
-from hbvla_ros.packed.layer import INDEX_DTYPES, SCALE_DTYPES, Expected
+from hbvla_ros.packed.layer import INDEX_DTYPES, Expected, expected_scale
+from hbvla_ros.packed.log_scales import read_scale
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,17 @@ class ColumnTransform:
     Attributes:
         columns: number of inputs.
         hadamard: largest Hadamard block (1: no transform), see ``hadamard_blocks``.
-        column_scale: float16 or bfloat16 (width,), or None for all ones.
+        column_scale: float16, bfloat16 or 8-bit codes (width,), or None for all ones.
         permutation: int16 or int32 (width,), columns in the order in which they are taken, each at
             most once; None for all of them as they are. Columns left out do not count.
+        column_scale_span: float32 (2,) where the column scale is 8-bit codes, else None.
     """
 
     columns: int
     hadamard: int = 1
     column_scale: Tensor | None = None
     permutation: Tensor | None = None
+    column_scale_span: Tensor | None = None
 
     @property
     def width(self) -> int:
@@ -39,13 +42,17 @@ class ColumnTransform:
 
     def tensors(self) -> dict[str, Tensor]:
         """The stored tensors by part name."""
-        parts = {'column_scale': self.column_scale, 'permutation': self.permutation}
+        parts = {
+            'column_scale': self.column_scale,
+            'column_scale_span': self.column_scale_span,
+            'permutation': self.permutation,
+        }
         return {name: part for name, part in parts.items() if part is not None}
 
     def expected(self) -> Expected:
         """Shape and dtypes of the stored tensors."""
         return {
-            'column_scale': ((self.width,), SCALE_DTYPES),
+            **expected_scale('column_scale', (self.width,), self.column_scale_span),
             'permutation': ((self.width,), INDEX_DTYPES),
         }
 
@@ -54,14 +61,16 @@ class ColumnTransform:
         if self.permutation is not None:
             inputs = inputs[..., self.permutation.long()]
         if self.column_scale is not None:
-            inputs = inputs * self.column_scale.to(inputs.dtype)
+            scale = read_scale(self.column_scale, self.column_scale_span)
+            inputs = inputs * scale.to(inputs.dtype)
         return block_hadamard(inputs, self.hadamard)
 
     def undo(self, weight: Tensor) -> Tensor:
         """From W' (rows, width) to ``W = W' T`` (rows, columns); columns left out are zero."""
         weight = block_hadamard(weight, self.hadamard)
         if self.column_scale is not None:
-            weight = weight * self.column_scale.to(weight.dtype)
+            scale = read_scale(self.column_scale, self.column_scale_span)
+            weight = weight * scale.to(weight.dtype)
         if self.permutation is None:
             return weight
         restored = torch.zeros(len(weight), self.columns, dtype=weight.dtype, device=weight.device)
