@@ -14,7 +14,7 @@ import yaml
 
 from hbvla_ros.cli.main import build_parser
 from hbvla_ros.control.profile_types import SafetyProfile
-from hbvla_ros.nodes import arm_node, policy_parameters, sim_robot_node
+from hbvla_ros.nodes import arm_node, policy_parameters, quantize_parameters, sim_robot_node
 from hbvla_ros.nodes.lifecycle import AUTOSTART
 from hbvla_ros.packed.manifest import LayerEntry, Manifest
 from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
@@ -30,6 +30,7 @@ TABLES = {
     'policy_node': (*policy_parameters.TABLE, AUTOSTART),
     'arm_node': (*arm_node.TABLE, AUTOSTART),
     'sim_robot_node': sim_robot_node.TABLE,
+    'quantize_node': quantize_parameters.TABLE,
 }
 
 
@@ -123,18 +124,18 @@ def test_parameter_file_sets_parameters_that_exist(node):
     assert {name: known.get(name) for name in content} == {n: type(v) for n, v in content.items()}
 
 
-@pytest.mark.parametrize('file', ['sim.launch.py', 'robot.launch.py'])
+@pytest.mark.parametrize('file', ['sim.launch.py', 'robot.launch.py', 'quantize.launch.py'])
 def test_launch_arguments(file):
     """Read without launch, which PyPI does not have."""
     module = ast.parse(page(f'launch/{file}'))
     values = [
         node.value
         for node in module.body
-        if isinstance(node, ast.Assign) and node.targets[0].id == 'ARGUMENTS'
+        if isinstance(node, ast.Assign) and node.targets[0].id.endswith('ARGUMENTS')
     ]
-    actual = [entry.elts[0].value for entry in values[0].elts]
+    actual = [entry.elts[0].value for value in values for entry in value.elts]
     assert names(section(page('docs/robots.md'), file)) == actual
-    passed_on = 'for name, _, _ in ARGUMENTS' in page(f'launch/{file}')
+    passed_on = re.search(r'for name, _, _ in (NODE_)?ARGUMENTS', page(f'launch/{file}'))
     assert passed_on or all(page(f'launch/{file}').count(f"'{name}'") >= 2 for name in actual)
 
 
