@@ -1,25 +1,122 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""Token weights: how much the action depends on each token of each layer (spec 1.2, 6b).
-
-The whole network is differentiated at once, with the outputs of all its linear layers held in
-memory: right for a small network. The layer-wise form that a 7.5 B network needs is not here.
-"""
+"""From gradients at the outputs of linear layers to one weight a token (spec 1.2, A-5, A-27)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.nn import functional
 
+from hbvla_ros.errors import HbvlaError
 from hbvla_ros.quantization.calibration import NetworkInputs
-
-CLIP_QUANTILE = 0.999
-FLOOR = 0.05
+from hbvla_ros.quantization.probe_options import ProbeOptions
 
 # Layer name to one weight tensor a call, in the order of the calls; each is flat over tokens.
 TokenWeights = dict[str, list[Tensor]]
+
+
+@contextmanager
+def kept_outputs(linears: Mapping[str, nn.Module]) -> Iterator[list[tuple[str, Tensor]]]:
+    """Collect the outputs of linear layers, in the order of the calls, ready for a gradient.
+
+    Args:
+        linears: modules by the name they are collected under.
+    """
+    outputs: list[tuple[str, Tensor]] = []
+    with ExitStack() as handles:
+        for name, module in linears.items():
+
+            def keep(
+                _module: nn.Module, _args: tuple[Tensor, ...], output: Tensor, name: str = name
+            ) -> Tensor:
+                # Parameters need no gradient, so the first layers' outputs have none of their own.
+                output = output if output.requires_grad else output.detach().requires_grad_()
+                outputs.append((name, output))
+                return output
+
+            handles.callback(module.register_forward_hook(keep).remove)
+        yield outputs
+
+
+def squared_norms(gradient: Tensor, samples: int) -> Tensor:
+    """Squared norm over the channels of each token, float32 (samples, tokens of a sample).
+
+    Args:
+        gradient: (..., channels), whole samples one after the other.
+        samples: how many.
+    """
+    return gradient.float().square().sum(dim=-1).reshape(samples, -1)
+
+
+def token_weights(
+    name: str,
+    squared: Sequence[Tensor],
+    options: ProbeOptions,
+    types: Sequence[Tensor | None] | None = None,
+) -> list[Tensor]:
+    """Token weights of one layer.
+
+    In this order: the power, mean one (of each sample, or of all), the clip, the balance of the
+    token types, the floor. A constant factor of the gradients, such as the paper's division by
+    the number of channels, cancels. Where no token matters all weigh the same.
+
+    Args:
+        name: of the layer, for messages.
+        squared: float32 (samples, tokens) squared gradient norms of each call.
+        options: power, normalisation, clip, balance and floor are used.
+        types: token type of each position (tokens,) of each call, None where all are of one type.
+
+    Returns:
+        One flat float32 tensor (samples * tokens) a call.
+
+    Raises:
+        HbvlaError: a gradient is not finite.
+    """
+    if not all(bool(torch.isfinite(call).all()) for call in squared):
+        raise HbvlaError(
+            f'{name}: its gradients are not finite; the weights overflow, or add --probe none'
+        )
+    calls = [call.sqrt() for call in squared] if options.power == 1 else list(squared)
+    calls = _mean_one(calls, options.per_sample_normalisation)
+    calls = _clip(calls, options.clip_quantile)
+    if options.balance_types and types is not None:
+        calls = [_balance(call, kind) for call, kind in zip(calls, types, strict=True)]
+    return [((1 - options.floor) * call + options.floor).flatten() for call in calls]
+
+
+def _mean_one(calls: list[Tensor], per_sample: bool) -> list[Tensor]:
+    """Scale to mean one, each row on its own or everything together."""
+    if per_sample:
+        means = [call.mean(dim=1, keepdim=True) for call in calls]
+    else:
+        total = torch.stack([call.sum() for call in calls]).sum()
+        means = [total / sum(call.numel() for call in calls)] * len(calls)
+    return [
+        torch.where(mean > 0, call / mean, torch.ones_like(call))
+        for call, mean in zip(calls, means, strict=True)
+    ]
+
+
+def _clip(calls: list[Tensor], quantile: float) -> list[Tensor]:
+    """Bound outliers over all calls."""
+    every = torch.cat([call.flatten() for call in calls])
+    limit = every.kthvalue(max(1, round(quantile * len(every)))).values
+    # Where fewer tokens matter than may be outliers, the bound would wipe them all out.
+    return [call.clamp(max=limit) for call in calls] if float(limit) > 0 else calls
+
+
+def _balance(weights: Tensor, types: Tensor | None) -> Tensor:
+    """Give each type that matters at all the same share of each sample; the mean is one."""
+    if types is None:
+        return weights
+    types = types.to(weights.device).long()
+    sums = weights @ functional.one_hot(types).to(weights)
+    share = weights.shape[1] / (sums > 0).sum(dim=1, keepdim=True).clamp_min(1)
+    factors = torch.where(sums > 0, share / sums, torch.ones_like(sums))
+    return weights * factors[:, types]
 
 
 def action_token_weights(
@@ -30,80 +127,8 @@ def action_token_weights(
     seed: int,
     advance: Callable[[], None] | None = None,
 ) -> TokenWeights:
-    """Squared action gradient at the output of each layer, token by token.
+    """Squared action gradient at the output of each layer, token by token, by default options."""
+    from hbvla_ros.quantization.probe_action import action_importance
 
-    For random projections r of the actions, the mean of ``|d(r . a) / dY_t|^2`` is the squared
-    norm of the action Jacobian at token t (Hutchinson), which is what a small error of that
-    output costs in squared action difference. Weights have mean one in every sample, are clipped
-    at their 99.9th percentile and then floored at 0.05.
-
-    Args:
-        network: full-precision network.
-        names: linear layers.
-        batches: calibration inputs.
-        probes: random projections of each sample.
-        seed: seed of the projections.
-        advance: called after each batch.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    weights: TokenWeights = {name: [] for name in names}
-    for batch in batches:
-        outputs: list[tuple[str, Tensor]] = []
-        handles = [_keep_output(network, name, outputs) for name in names]
-        try:
-            with torch.enable_grad():
-                actions = network(*batch.arguments())
-        finally:
-            for handle in handles:
-                handle.remove()
-        sums = _squared_gradients(actions, [output for _, output in outputs], probes, generator)
-        for (name, _), total in zip(outputs, sums, strict=True):
-            weights[name].append(_mean_one(total, len(batch.pixel_values)))
-        if advance is not None:
-            advance()
-    return {name: _clip_and_floor(calls) for name, calls in weights.items()}
-
-
-def _keep_output(
-    network: nn.Module, name: str, outputs: list[tuple[str, Tensor]]
-) -> RemovableHandle:
-    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        # Parameters need no gradient, so the first layers' outputs have none of their own yet.
-        output = output if output.requires_grad else output.detach().requires_grad_()
-        outputs.append((name, output))
-        return output
-
-    return network.get_submodule(name).register_forward_hook(hook)
-
-
-def _squared_gradients(
-    actions: Tensor, outputs: list[Tensor], probes: int, generator: torch.Generator
-) -> list[Tensor]:
-    """Mean over probes of the squared gradient norm of each token, (..., tokens) per output."""
-    sums = [torch.zeros(output.shape[:-1]) for output in outputs]
-    for probe in range(probes):
-        projection = torch.randn(actions.shape, generator=generator)
-        gradients = torch.autograd.grad(
-            (actions * projection).sum(),
-            outputs,
-            retain_graph=probe + 1 < probes,
-            materialize_grads=True,
-        )
-        for total, gradient in zip(sums, gradients, strict=True):
-            total += gradient.float().square().sum(dim=-1) / probes
-    return sums
-
-
-def _mean_one(weights: Tensor, samples: int) -> Tensor:
-    """Scale the weights of each sample to mean one, flat over all tokens."""
-    rows = weights.reshape(samples, -1)
-    mean = rows.mean(dim=1, keepdim=True)
-    return torch.where(mean > 0, rows / mean, torch.ones_like(rows)).flatten()
-
-
-def _clip_and_floor(calls: list[Tensor]) -> list[Tensor]:
-    """Bound outliers over all calls, then keep a share of every token."""
-    every = torch.cat(calls)
-    rank = max(1, round(CLIP_QUANTILE * len(every)))
-    limit = every.kthvalue(rank).values
-    return [(1 - FLOOR) * call.clamp(max=limit) + FLOOR for call in calls]
+    options = ProbeOptions(probes=probes)
+    return action_importance(network, names, batches, options, seed, advance).weights

@@ -101,7 +101,14 @@ class DecoderLayer(nn.Module):
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
         """(B, T, D) with the rotary table -> (B, T, D)."""
-        hidden = hidden + self.self_attn(self.input_layernorm(hidden), table)
+        return self.feed_forward_part(self.attention_part(hidden, table))
+
+    def attention_part(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """The first half: as above."""
+        return hidden + self.self_attn(self.input_layernorm(hidden), table)
+
+    def feed_forward_part(self, hidden: Tensor) -> Tensor:
+        """The second half: (B, T, D) -> (B, T, D)."""
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
 

@@ -74,10 +74,18 @@ class Block(nn.Module):
 
     def forward(self, hidden: Tensor, language: Tensor | None) -> Tensor:
         """Run on (B, T, dim); ``language`` (B, D) modulates every token if FiLM is used."""
+        return self.feed_forward_part(self.attention_part(hidden, language))
+
+    def attention_part(self, hidden: Tensor, language: Tensor | None) -> Tensor:
+        """The first half, FiLM included: as above."""
         hidden = hidden + self.ls1(self.attn(self.norm1(hidden)))
         if language is not None:
             factor = 1 + self.scale(language).unsqueeze(1)
             hidden = hidden * factor + self.shift(language).unsqueeze(1)
+        return hidden
+
+    def feed_forward_part(self, hidden: Tensor) -> Tensor:
+        """The second half: (B, T, dim) -> (B, T, dim)."""
         return hidden + self.ls2(self.mlp(self.norm2(hidden)))
 
 
