@@ -1,9 +1,8 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""Synthetic layers with the statistics of real ones (spec section 6) and recorded episodes."""
+"""A synthetic layer and recorded episodes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,74 +11,8 @@ import pytest
 import simplejpeg
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-
-@dataclass(frozen=True)
-class StructuredLayer:
-    """Weight (d, m) and the input covariances of separate calibration and test draws (m, m)."""
-
-    weight: Tensor
-    calibration: Tensor
-    test: Tensor
-
-    def output_error(self, quantized: Tensor) -> float:
-        """tr(E C E^T) / tr(W C W^T) on the test tokens."""
-        error = self.weight - quantized
-        return float(
-            ((error @ self.test) * error).sum() / ((self.weight @ self.test) * self.weight).sum()
-        )
-
-
-class _Tokens:
-    """A mixture of visual, text and action tokens with outlier channels and sinks."""
-
-    def __init__(self, size: int, generator: torch.Generator) -> None:
-        self.size, self.generator = size, generator
-        power, channel_sigma, outlier = 0.7, 0.4, 6.0
-        spectrum = torch.arange(1, size + 1, dtype=torch.float32).pow(-power)
-        self.roots = (spectrum / spectrum.mean()).sqrt()
-        self.means = [std * self.normal(size) for std in (0.5, 0.5, 0.8)]
-        self.rotations = [torch.linalg.qr(self.normal(size, size))[0] for _ in range(3)]
-        self.gains = (channel_sigma * self.normal(size)).exp()
-        self.outliers = torch.randperm(size, generator=generator)[: max(2, size // 256)]
-        self.gains[self.outliers] *= outlier
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self.generator)
-
-    def covariance(self, count: int) -> Tensor:
-        """(m, m) mean of x x^T over ``count`` fresh tokens."""
-        parts = []
-        for kind, share in enumerate((0.88, 0.07, 0.05)):
-            number = int(share * count)
-            part = (self.normal(number, self.size) * self.roots) @ self.rotations[kind].T
-            parts.append(part + self.means[kind])
-        sinks = torch.rand(len(parts[0]), generator=self.generator) < 0.004
-        tokens = torch.cat(parts)
-        tokens[: len(sinks)][sinks] *= 3.0
-        tokens *= self.gains
-        boosted = tokens[: len(sinks)]
-        boosted[sinks.nonzero(), self.outliers] += 10.0 * self.gains[self.outliers]
-        return tokens.T @ tokens / len(tokens)
-
-
-def student_t(shape: tuple[int, int], degrees: int, generator: torch.Generator) -> Tensor:
-    """Student-t noise of unit variance."""
-    chi = torch.randn(degrees, *shape, generator=generator).square().mean(dim=0)
-    noise = torch.randn(*shape, generator=generator) / chi.sqrt()
-    return noise / noise.std()
-
-
-def attention_value_output(size: int, tokens: int, seed: int) -> StructuredLayer:
-    """The ``attn_vo`` layer: Gaussian plus 0.3 Student-t(8), rows and columns of unequal size."""
-    generator = torch.Generator().manual_seed(seed)
-    source = _Tokens(size, generator)
-    weight = source.normal(size, size) + 0.3 * student_t((size, size), 8, generator)
-    weight *= (0.35 * source.normal(size, 1)).exp()
-    weight *= (0.3 * source.normal(1, size)).exp() / source.gains.sqrt()
-    weight *= 0.02 / weight.std()
-    return StructuredLayer(weight, source.covariance(tokens), source.covariance(tokens))
+from hbvla_ros.quantization.synthetic import SyntheticLayer, make_layer
 
 
 @pytest.fixture(autouse=True, scope='session')
@@ -89,9 +22,9 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope='session')
-def attention_layer() -> StructuredLayer:
+def attention_layer() -> SyntheticLayer:
     """The ``attn_vo`` layer at half the spec's width, to be fast."""
-    return attention_value_output(512, 4096, seed=1)
+    return make_layer('attn_vo', 512, 512, seed=1, tokens=4096)
 
 
 def write_episodes(folder: Path, cameras: tuple[str, ...], episodes: int, frames: int) -> Path:
