@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.layer import QuantizedLayer
-from hbvla_ros.quantization.methods import rtn, signplane
+from hbvla_ros.quantization.methods import billm, hbllm, rtn, signplane
 from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.summaries import list_methods
 
@@ -65,6 +65,8 @@ METHODS = {
             column_scale=True,
             budgeted=True,
         ),
+        Method('billm', billm.quantize, billm.PRESETS),
+        Method('hbllm', hbllm.quantize, hbllm.PRESETS),
     )
 }
 

@@ -34,8 +34,8 @@ class GroupRule:
     Attributes:
         shared_mean: one mean of the whole row, not one for each group.
         scale: 'rms' as in the official code, or 'mean_abs', which has the least squared error.
-        partition: a threshold for each row out of 41 quantiles of the row, or one for the whole
-            matrix out of its 81 quantiles.
+        partition: a threshold for each row out of 41 quantiles of the row, or one for all rows
+            out of the 81 quantiles of the matrix.
         centred: the threshold is on the distance from the row's mean, not from zero.
     """
 
@@ -55,30 +55,37 @@ def group_products(shared_mean: bool) -> tuple[int, ...]:
     return SHARED_MEAN_PRODUCTS if shared_mean else OWN_MEAN_PRODUCTS
 
 
-def search_groups(values: Tensor, rule: GroupRule) -> PlaneCode:
+def search_groups(values: Tensor, rule: GroupRule, row_bands: int = 1) -> PlaneCode:
     """Find the groups of each row and code them.
 
     Args:
         values: float32 (rows, n), n >= 1: the coefficients of one band of one block.
         rule: how.
+        row_bands: 2 where the rows are low and high Haar coefficients by turns; each band then
+            gets its own threshold where rows share one.
     """
     distance = _distance(values, rule.centred)
-    threshold = best_threshold(values, rule)
+    threshold = best_threshold(values, rule, row_bands)
     return code_groups(values, distance >= threshold, rule.shared_mean, rule.scale)
 
 
-def best_threshold(values: Tensor, rule: GroupRule) -> Tensor:
-    """The threshold with the least squared error, float32 (rows, 1) or, for all rows, (1, 1).
+def best_threshold(values: Tensor, rule: GroupRule, row_bands: int = 1) -> Tensor:
+    """The threshold of each row with the least squared error, float32 (rows, 1).
 
-    Columns at or above it are sparse. The first of equals wins.
+    Columns at or above it are sparse. The first of equals wins. Arguments as of
+    :func:`search_groups`.
     """
     distance = _distance(values, rule.centred)
     if rule.partition == 'row':
         grid = quantiles(distance, _THRESHOLDS['row'])
         best = threshold_errors(values, grid, rule).argmin(dim=1, keepdim=True)
         return grid.gather(1, best)
-    grid = quantiles(distance.reshape(1, -1), _THRESHOLDS['global'])
-    return best_shared_threshold(values, grid, rule)
+    result = torch.empty_like(values[:, :1])
+    for band in range(min(row_bands, len(values))):
+        rows = slice(band, None, row_bands)
+        grid = quantiles(distance[rows].reshape(1, -1), _THRESHOLDS['global'])
+        result[rows] = best_shared_threshold(values[rows], grid, rule)
+    return result
 
 
 def best_shared_threshold(values: Tensor, grid: Tensor, rule: GroupRule) -> Tensor:
@@ -97,7 +104,7 @@ def quantiles(values: Tensor, count: int) -> Tensor:
     Returns:
         float32 (rows, count).
     """
-    ordered = values.sort(dim=1).values
+    ordered = values.contiguous().sort(dim=1).values
     share = torch.linspace(_LOWEST, _HIGHEST, count, device=values.device)
     place = share * (values.shape[1] - 1)
     low = place.floor().long()
@@ -116,16 +123,18 @@ def threshold_errors(values: Tensor, thresholds: Tensor, rule: GroupRule) -> Ten
     Returns:
         float64 (rows, T).
     """
-    shift = values.mean(dim=1, keepdim=True) if rule.centred else torch.zeros_like(values[:, :1])
-    ordered = (values - shift).sort(dim=1).values
+    if rule.centred:
+        values = values - values.mean(dim=1, keepdim=True)
+    ordered = values.contiguous().sort(dim=1).values
     sums = _RunningSums(ordered)
+    thresholds = thresholds.contiguous()
     low = torch.searchsorted(ordered, -thresholds, right=True)
-    high = torch.searchsorted(ordered, thresholds.contiguous())
+    high = torch.searchsorted(ordered, thresholds)
     # A threshold of zero makes no dense group; its two ends would cross.
     low = torch.minimum(low, high)
     dense = _Group(high - low, *(sums.between(order, low, high) for order in (1, 2)))
-    everything = torch.full_like(low, values.shape[1]), torch.zeros_like(low)
-    total = _Group(everything[0], *(sums.between(o, everything[1], everything[0]) for o in (1, 2)))
+    first, last = torch.zeros_like(low), torch.full_like(low, values.shape[1])
+    total = _Group(last, *(sums.between(order, first, last) for order in (1, 2)))
     sparse = _Group(
         total.count - dense.count, total.first - dense.first, total.second - dense.second
     )
@@ -133,9 +142,9 @@ def threshold_errors(values: Tensor, thresholds: Tensor, rule: GroupRule) -> Ten
         (total.mean(), total.mean()) if rule.shared_mean else (dense.mean(), sparse.mean())
     )
     dense_deviation = sums.absolute_deviation(dense_mean, low, high)
-    sparse_deviation = sums.absolute_deviation(
-        sparse_mean, everything[1], everything[0]
-    ) - sums.absolute_deviation(sparse_mean, low, high)
+    sparse_deviation = sums.absolute_deviation(sparse_mean, first, last) - sums.absolute_deviation(
+        sparse_mean, low, high
+    )
     return dense.error(dense_mean, dense_deviation, rule.scale) + sparse.error(
         sparse_mean, sparse_deviation, rule.scale
     )
@@ -210,7 +219,7 @@ class _RunningSums:
 
     def absolute_deviation(self, mean: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """Sum of the distances from ``mean`` over an interval."""
-        middle = torch.searchsorted(self._ordered, mean).clamp(low, high)
+        middle = torch.searchsorted(self._ordered, mean.contiguous()).clamp(low, high)
         above = self.between(1, middle, high) - (high - middle) * mean
         below = (middle - low) * mean - self.between(1, low, middle)
         return above + below
