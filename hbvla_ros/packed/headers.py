@@ -9,6 +9,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -58,21 +59,33 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
         raise HbvlaError(f'{path}: cannot read it: {error.strerror}') from error
     except ValueError as error:
         raise HbvlaError(f'{path}: its header is damaged; copy it again') from error
-    header.pop('__metadata__', None)
-    start = _LENGTH.size + length
-    entries = {
-        name: TensorEntry(
-            entry['dtype'],
-            tuple(entry['shape']),
-            start + entry['data_offsets'][0],
-            entry['data_offsets'][1] - entry['data_offsets'][0],
-        )
-        for name, entry in header.items()
-    }
+    try:
+        entries = _entries(header, _LENGTH.size + length)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise HbvlaError(f'{path}: its header is damaged; copy it again') from error
     for name, entry in entries.items():
-        if entry.begin + entry.size > size:
+        if entry.size < 0 or entry.begin + entry.size > size:
             raise HbvlaError(f'{path}: truncated, tensor {name} is incomplete; copy it again')
     return entries
+
+
+def _entries(header: dict[str, Any], start: int) -> dict[str, TensorEntry]:
+    """What a parsed header lists; errors of several kinds where it is none.
+
+    Args:
+        header: name to dtype, shape and data offsets.
+        start: where the data begins in the file, bytes.
+    """
+    return {
+        name: TensorEntry(
+            str(entry['dtype']),
+            tuple(int(length) for length in entry['shape']),
+            start + int(entry['data_offsets'][0]),
+            int(entry['data_offsets'][1]) - int(entry['data_offsets'][0]),
+        )
+        for name, entry in header.items()
+        if name != '__metadata__'
+    }
 
 
 def read_state_dict(path: Path) -> dict[str, TensorEntry]:

@@ -8,21 +8,13 @@ column transform. Every tensor is stored as it is.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from hbvla_ros.errors import HbvlaError
-
-SCALE_DTYPES = (torch.float16, torch.bfloat16)
-# A scale of 8 bits comes with a span, see ``log_scales``.
-LOG_DTYPES = (torch.uint8,)
-INDEX_DTYPES = (torch.int16, torch.int32)
-
-# Part name to the shape and the dtypes it must have.
-Expected = Mapping[str, tuple[tuple[int, ...], tuple[torch.dtype, ...]]]
+from hbvla_ros.packed.checks import INDEX_DTYPES, SCALE_DTYPES, Expected, Fault
 
 
 class QuantizedLayer(ABC):
@@ -68,6 +60,10 @@ class QuantizedLayer(ABC):
     def expected(self) -> Expected:
         """Shape and dtypes that each of the stored tensors must have."""
 
+    @abstractmethod
+    def faults(self) -> Iterator[Fault]:
+        """What keeps the tensors and options from making a layer, see ``packed/checks``."""
+
     @property
     def weights(self) -> int:
         """Number of weights the layer stands for."""
@@ -78,19 +74,13 @@ class QuantizedLayer(ABC):
         return sum(part.numel() * part.element_size() for part in self.tensors().values())
 
     def check(self, name: str) -> None:
-        """Refuse tensors that do not fit together.
+        """Refuse tensors and options that do not fit together or hold impossible values.
 
         Raises:
-            HbvlaError: naming the layer and the part that is wrong.
+            HbvlaError: naming the layer and the tensor or option that is wrong.
         """
-        expected = self.expected()
-        for part, tensor in self.tensors().items():
-            shape, dtypes = expected[part]
-            if tuple(tensor.shape) != shape or tensor.dtype not in dtypes:
-                raise HbvlaError(
-                    f'{name}.{part}: expected {_describe(shape, dtypes)}, found '
-                    f'{tuple(tensor.shape)} {_short(tensor.dtype)}; quantize the checkpoint again'
-                )
+        for part, problem in self.faults():
+            raise HbvlaError(f'{name}.{part}: {problem}; quantize the checkpoint again')
 
 
 def store_scale(values: Tensor) -> Tensor:
@@ -107,33 +97,12 @@ def store_scale(values: Tensor) -> Tensor:
     return candidates[0] if errors[0] <= errors[1] else candidates[1]
 
 
-def expected_scale(
-    name: str, shape: tuple[int, ...], span: Tensor | None
-) -> dict[str, tuple[tuple[int, ...], tuple[torch.dtype, ...]]]:
-    """What a scale and its span must be.
-
-    Args:
-        name: part name of the scale; that of the span is ``<name>_span``.
-        shape: shape of the scale.
-        span: the span that is there, None for a scale of 16 bits.
-    """
-    dtypes = SCALE_DTYPES if span is None else LOG_DTYPES
-    return {name: (shape, dtypes), f'{name}_span': ((2,), (torch.float32,))}
-
-
 def store_index(values: Tensor, columns: int) -> Tensor:
-    """Column numbers as int16, or as int32 where the layer is too wide for that.
+    """Column numbers or counts as int16, or as int32 where the layer is too wide for that.
 
     Args:
-        values: integers, any shape.
-        columns: number of columns that are counted.
+        values: integers from 0 to ``columns``, any shape.
+        columns: number of columns of the layer.
     """
-    return values.to(torch.int16 if columns <= 2**15 else torch.int32)
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix('torch.')
-
-
-def _describe(shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> str:
-    return f'{shape} {" or ".join(_short(dtype) for dtype in dtypes)}'
+    index_dtype = INDEX_DTYPES[0] if columns < 2**15 else INDEX_DTYPES[1]
+    return values.to(index_dtype)

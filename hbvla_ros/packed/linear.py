@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.packed.forms.registry import layer_from_parts
+from hbvla_ros.packed.forms.registry import build_layer
 from hbvla_ros.packed.layer import QuantizedLayer
 
 RESIDENCIES = ('packed', 'bf16')
@@ -66,9 +66,9 @@ class PackedLinear(nn.Module):
                 self.register_buffer(part, tensor)
 
     def quantized_layer(self) -> QuantizedLayer:
-        """The layer as it now sits in memory; ``packed`` residency only."""
+        """The layer as it now sits in memory, not checked again; ``packed`` residency only."""
         parts = {name: part for name, part in self.named_buffers() if name != 'bias'}
-        return layer_from_parts('packed layer', self._form, self._options, parts)
+        return build_layer('packed layer', self._form, self._options, parts)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map (..., in_features) to (..., out_features) in the dtype of the inputs."""

@@ -145,8 +145,24 @@ def read_manifest(folder: Path) -> Manifest:
             'quantize the checkpoint again or install the release that wrote it'
         )
     try:
-        content['layers'] = {k: LayerEntry(**v) for k, v in content['layers'].items()}
+        content['layers'] = {k: _layer_entry(k, v) for k, v in content['layers'].items()}
         content['files'] = {k: FileEntry(**v) for k, v in content['files'].items()}
         return Manifest(**content)
     except (KeyError, TypeError, AttributeError) as error:
         raise HbvlaError(f'{path}: damaged manifest ({error}); copy the folder again') from error
+
+
+def _layer_entry(name: str, fields: dict[str, Any]) -> LayerEntry:
+    """The entry of a layer; TypeError where a value is of another type than it must be."""
+    entry = LayerEntry(**fields)
+    texts = [entry.form, *entry.parts]
+    whole = (entry.rows, entry.columns, entry.bytes)
+    numbers = (*whole, entry.nominal_bits, entry.relative_error, entry.hessian_error or 0.0)
+    if (
+        not all(isinstance(text, str) for text in texts)
+        or not all(type(number) is int and number > 0 for number in whole)
+        or not all(isinstance(number, (int, float)) for number in numbers)
+        or not isinstance(entry.form_options, dict)
+    ):
+        raise TypeError(f'layer {name} has values of wrong types')
+    return entry

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hbvla_ros.errors import HbvlaError
@@ -31,7 +31,10 @@ class PackedFolder:
         self.manifest = manifest
         self._path = folder / TENSORS_NAME
         self._entries = read_header(self._path)
-        self._handle = safe_open(str(self._path), framework='pt')
+        try:
+            self._handle = safe_open(str(self._path), framework='pt')
+        except SafetensorError as error:
+            raise HbvlaError(f'{self._path}: damaged ({error}); copy the folder again') from error
         self.layers: Mapping[str, QuantizedLayer] = _Layers(self)
         self._check_layers()
 
@@ -108,7 +111,13 @@ class _Layers(Mapping[str, QuantizedLayer]):
     def __getitem__(self, name: str) -> QuantizedLayer:
         entry = self._folder.manifest.layers[name]
         parts = {p: self._folder.tensor(f'{name}.{p}') for p in self._folder.layer_parts(name)}
-        return layer_from_parts(name, entry.form, entry.form_options, parts)
+        layer = layer_from_parts(name, entry.form, entry.form_options, parts)
+        if (layer.rows, layer.columns) != (entry.rows, entry.columns):
+            raise HbvlaError(
+                f'{name}: the manifest says {entry.rows} x {entry.columns}, its tensors '
+                f'{layer.rows} x {layer.columns}; quantize the checkpoint again'
+            )
+        return layer
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._folder.manifest.layers)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,21 @@ import torch
 from torch import Tensor
 
 from hbvla_ros.packed.bits import bytes_per_row, unpack_signs
-from hbvla_ros.packed.forms.transform import ColumnTransform
-from hbvla_ros.packed.layer import Expected, QuantizedLayer, expected_scale
+from hbvla_ros.packed.checks import (
+    Expected,
+    Fault,
+    axis_faults,
+    check_names,
+    expected_scale,
+    scale_faults,
+    shape_faults,
+)
+from hbvla_ros.packed.forms.transform import TRANSFORM_AXES, ColumnTransform
+from hbvla_ros.packed.layer import QuantizedLayer
 from hbvla_ros.packed.log_scales import read_scale
+
+_NEEDED = {'outer': 2, 'inner': 2, 'row_scales': 1, 'inner_scales': 1}
+_OPTIONAL = {'row_scales_span': 1, 'inner_scales_span': 1, **TRANSFORM_AXES}
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,8 @@ class FactoredLayer(QuantizedLayer):
     @staticmethod
     def from_parts(options: dict[str, Any], parts: dict[str, Tensor]) -> FactoredLayer:
         """Inverse of :meth:`options` and :meth:`tensors`."""
+        check_names('option', options, ('columns', 'hadamard'))
+        check_names('tensor', parts, _NEEDED, _OPTIONAL)
         return FactoredLayer(columns=options['columns'], hadamard=options['hadamard'], **parts)
 
     def expected(self) -> Expected:
@@ -105,6 +120,15 @@ class FactoredLayer(QuantizedLayer):
             **expected_scale('inner_scales', (self.width,), self.inner_scales_span),
             **self.transform.expected(),
         }
+
+    def faults(self) -> Iterator[Fault]:
+        """What keeps the tensors and options from making a layer."""
+        yield from axis_faults(self.tensors(), {**_NEEDED, **_OPTIONAL})
+        yield from self.transform.option_faults()
+        yield from shape_faults(self.tensors(), self.expected())
+        yield from scale_faults('row_scales', self.row_scales, self.row_scales_span)
+        yield from scale_faults('inner_scales', self.inner_scales, self.inner_scales_span)
+        yield from self.transform.value_faults()
 
     def apply(self, inputs: Tensor) -> Tensor:
         """Map activations (..., columns) to (..., rows)."""

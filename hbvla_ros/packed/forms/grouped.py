@@ -1,5 +1,5 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""Form ``grouped``: sign planes with a few levels for each row and group of columns.
+"""Form ``grouped``: a sum of sign planes with a few levels for each row and group of columns.
 
 This is what the published binary formats (BiLLM, HBLLM, HBVLA, Bi-VLM) come to when all they need
 is stored: a dense/sparse membership bitmap is a second sign plane (spec 1.6), group means and
@@ -8,129 +8,29 @@ scales are coefficients.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hbvla_ros.packed.bits import bytes_per_row, unpack_signs
-from hbvla_ros.packed.forms.transform import ColumnTransform
-from hbvla_ros.packed.hadamard import block_hadamard
-from hbvla_ros.packed.layer import INDEX_DTYPES, SCALE_DTYPES, Expected, QuantizedLayer
+from hbvla_ros.packed.checks import (
+    INDEX_DTYPES,
+    SCALE_DTYPES,
+    Expected,
+    Fault,
+    axis_faults,
+    check_names,
+    index_faults,
+    scale_faults,
+    shape_faults,
+)
+from hbvla_ros.packed.forms.grouped_part import PART_AXES, PART_OPTIONS, GroupedPart
+from hbvla_ros.packed.layer import QuantizedLayer
 
-_TILE = 512
-
-
-@dataclass(frozen=True)
-class GroupedPart:
-    """One term of a grouped layer.
-
-    A level is ``sum_c coefficients[c] * product of the planes in products[c]``; product 0 is the
-    empty one, so its coefficient is the mean. One plane with a mean has products (0, 1); dense
-    and sparse group around a shared mean (0, 1, 2); with means of their own (0, 1, 2, 3).
-
-    Groups are runs of transformed columns. With ``bands`` = 2 the columns of a run belong to two
-    groups by turns: low and high Haar coefficients.
-
-    Attributes:
-        columns: inputs of the layer.
-        planes: uint8 (P, rows, ceil(width / 8)), packed signs over the transformed columns.
-        products: one bit mask of planes for each coefficient.
-        coefficients: float16 or bfloat16 (C, rows, runs * bands).
-        runs: int16 or int32 (runs,), columns of each run; adds up to the width.
-        bands: 1 or 2.
-        hadamard: largest Hadamard block of the column transform: 1 none, 2 Haar.
-        row_hadamard: the same along the rows of the part (outputs): 1 none, 2 Haar.
-        permutation: int16 or int32 (width,), columns the part uses, or None for all.
-    """
-
-    columns: int
-    planes: Tensor
-    products: tuple[int, ...]
-    coefficients: Tensor
-    runs: Tensor
-    bands: int = 1
-    hadamard: int = 1
-    row_hadamard: int = 1
-    permutation: Tensor | None = None
-
-    @property
-    def transform(self) -> ColumnTransform:
-        """The column transform."""
-        return ColumnTransform(self.columns, self.hadamard, None, self.permutation)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The stored tensors by part name."""
-        return {
-            'planes': self.planes,
-            'coefficients': self.coefficients,
-            'runs': self.runs,
-            **self.transform.tensors(),
-        }
-
-    def options(self) -> dict[str, Any]:
-        """What is needed besides the tensors."""
-        return {
-            'products': list(self.products),
-            'bands': self.bands,
-            'hadamard': self.hadamard,
-            'row_hadamard': self.row_hadamard,
-        }
-
-    def expected(self) -> Expected:
-        """Shape and dtypes of the stored tensors."""
-        planes, rows, width = len(self.planes), self.planes.shape[1], self.transform.width
-        groups = len(self.runs) * self.bands
-        return {
-            'planes': ((planes, rows, bytes_per_row(width)), (torch.uint8,)),
-            'coefficients': ((len(self.products), rows, groups), SCALE_DTYPES),
-            'runs': ((len(self.runs),), INDEX_DTYPES),
-            **self.transform.expected(),
-        }
-
-    def group_of_column(self) -> Tensor:
-        """int64 (width,): the group of each transformed column."""
-        runs = self.runs.long()
-        run = torch.arange(len(runs), device=runs.device).repeat_interleave(runs)
-        start = (runs.cumsum(0) - runs)[run]
-        place = torch.arange(len(run), device=runs.device) - start
-        return run * self.bands + place % self.bands
-
-    def levels(self, rows: slice) -> Tensor:
-        """float32 (n, width): the transformed weights of some rows."""
-        width = self.transform.width
-        signs = unpack_signs(self.planes[:, rows], width)
-        group = self.group_of_column()
-        total = torch.zeros(signs.shape[1], width, device=signs.device)
-        for product, coefficient in zip(self.products, self.coefficients, strict=True):
-            term = coefficient[rows].float()[:, group]
-            for plane in range(len(signs)):
-                if product >> plane & 1:
-                    term = term * signs[plane]
-            total += term
-        return total
-
-    def apply(self, inputs: Tensor) -> Tensor:
-        """Map activations (..., columns) to (..., rows)."""
-        inputs = self.transform.apply(inputs)
-        outputs = torch.cat(
-            [inputs @ self.levels(rows).to(inputs.dtype).T for rows in self._tiles()], dim=-1
-        )
-        return block_hadamard(outputs, self.row_hadamard)
-
-    def reconstruct(self) -> Tensor:
-        """The part of the weight it stands for, float32 (rows, columns)."""
-        weight = torch.cat([self.levels(rows) for rows in self._tiles()])
-        if self.row_hadamard > 1:
-            weight = block_hadamard(weight.T, self.row_hadamard).T
-        return self.transform.undo(weight)
-
-    def _tiles(self) -> Iterator[slice]:
-        """Rows in tiles, which bounds the memory of the expanded signs."""
-        for start in range(0, self.planes.shape[1], _TILE):
-            yield slice(start, start + _TILE)
+_PANEL_AXES = {'panel': 2, 'panel_scales': 1, 'panel_columns': 1}
 
 
 @dataclass(frozen=True)
@@ -144,7 +44,7 @@ class GroupedLayer(QuantizedLayer):
             columns' second binarization; no bitmap, no mean, no scale.
         panel: int8 (rows, c), or None.
         panel_scales: float16 or bfloat16 (c,), one for each column of the panel.
-        panel_columns: int16 or int32 (c,), the columns of the panel; no part uses them.
+        panel_columns: int16 or int32 (c,), columns of the layer that the panel is added to.
     """
 
     form = 'grouped'
@@ -154,9 +54,6 @@ class GroupedLayer(QuantizedLayer):
     panel: Tensor | None = None
     panel_scales: Tensor | None = None
     panel_columns: Tensor | None = None
-    _panel_names: tuple[str, ...] = field(
-        default=('panel', 'panel_scales', 'panel_columns'), init=False, repr=False
-    )
 
     @property
     def rows(self) -> int:
@@ -175,11 +72,7 @@ class GroupedLayer(QuantizedLayer):
             for part, content in self.parts.items()
             for name, tensor in content.tensors().items()
         }
-        for name in self._panel_names:
-            tensor = getattr(self, name)
-            if tensor is not None:
-                stored[name] = tensor
-        return stored
+        return {**stored, **self._panel_tensors()}
 
     def options(self) -> dict[str, Any]:
         """Columns, paper bits and the options of the parts."""
@@ -189,14 +82,18 @@ class GroupedLayer(QuantizedLayer):
     @staticmethod
     def from_parts(options: dict[str, Any], parts: dict[str, Tensor]) -> GroupedLayer:
         """Inverse of :meth:`options` and :meth:`tensors`."""
-        rest = dict(parts)
-        grouped = {}
+        check_names('option', options, ('columns', 'paper_bits', 'parts'))
+        columns, rest, grouped = options['columns'], dict(parts), {}
         for name, part_options in options['parts'].items():
-            names = [key for key in rest if key.startswith(f'{name}_')]
-            values: dict[str, Any] = {k.removeprefix(f'{name}_'): rest.pop(k) for k in names}
-            values |= {**part_options, 'products': tuple(part_options['products'])}
-            grouped[name] = GroupedPart(columns=options['columns'], **values)
-        return GroupedLayer(options['columns'], grouped, options['paper_bits'], **rest)
+            check_names(f'option of {name}', part_options, PART_OPTIONS)
+            own: dict[str, Any] = {
+                key: rest.pop(f'{name}_{key}') for key in PART_AXES if f'{name}_{key}' in rest
+            }
+            check_names(f'tensor of {name}', own, ('planes', 'coefficients', 'runs'), PART_AXES)
+            values = {**part_options, 'products': tuple(part_options['products'])}
+            grouped[name] = GroupedPart(columns=columns, **own, **values)
+        check_names('tensor', rest, _PANEL_AXES if rest else ())
+        return GroupedLayer(columns, grouped, options['paper_bits'], **rest)
 
     def expected(self) -> Expected:
         """Shape and dtypes of the stored tensors."""
@@ -212,6 +109,22 @@ class GroupedLayer(QuantizedLayer):
             'panel_scales': ((count,), SCALE_DTYPES),
             'panel_columns': ((count,), INDEX_DTYPES),
         }
+
+    def faults(self) -> Iterator[Fault]:
+        """What keeps the tensors and options from making a layer."""
+        if not self.parts:
+            yield 'parts', 'there are none'
+        for name, part in self.parts.items():
+            yield from ((f'{name}_{key}', problem) for key, problem in part.faults())
+        if type(self.paper_bits) not in (int, float) or not 0 <= self.paper_bits < math.inf:
+            yield 'paper_bits', f'expected a number, found {self.paper_bits!r}'
+        panel = self._panel_tensors()
+        if panel and len(panel) < len(_PANEL_AXES):
+            yield 'panel', f'it is incomplete, there is only {", ".join(panel)}'
+        yield from axis_faults(panel, _PANEL_AXES)
+        yield from shape_faults(self.tensors(), self.expected())
+        yield from scale_faults('panel_scales', self.panel_scales)
+        yield from index_faults('panel_columns', self.panel_columns, self.columns)
 
     def apply(self, inputs: Tensor) -> Tensor:
         """Map activations (..., columns) to (..., rows)."""
@@ -234,3 +147,8 @@ class GroupedLayer(QuantizedLayer):
             assert self.panel_scales is not None, 'a panel has scales'
             weight[:, self.panel_columns.long()] += self.panel.float() * self.panel_scales.float()
         return weight
+
+    def _panel_tensors(self) -> dict[str, Tensor]:
+        """The tensors of the panel by part name; empty without one."""
+        named = {name: getattr(self, name) for name in _PANEL_AXES}
+        return {name: tensor for name, tensor in named.items() if tensor is not None}

@@ -11,11 +11,25 @@ import torch
 from torch import Tensor
 
 from hbvla_ros.packed.bits import bytes_per_row, unpack_signs
-from hbvla_ros.packed.forms.transform import ColumnTransform
-from hbvla_ros.packed.layer import Expected, QuantizedLayer, expected_scale
+from hbvla_ros.packed.checks import (
+    Expected,
+    Fault,
+    axis_faults,
+    check_names,
+    expected_scale,
+    number_faults,
+    scale_faults,
+    shape_faults,
+)
+from hbvla_ros.packed.forms.transform import TRANSFORM_AXES, ColumnTransform
+from hbvla_ros.packed.layer import QuantizedLayer
 from hbvla_ros.packed.log_scales import read_scale
 
 ROW_TILE = 128
+MOST_PLANES = 3
+_MOST_ROWS = 2**31 - 1
+_NEEDED = {'planes': 2, 'row_scales': 1}
+_OPTIONAL = {'row_scales_span': 1, 'tile_planes': 1, **TRANSFORM_AXES}
 
 
 def rows_of_plane(rows: int, tile_planes: Tensor, plane: int) -> Tensor:
@@ -185,6 +199,9 @@ class SignPlaneLayer(QuantizedLayer):
     @staticmethod
     def from_parts(options: dict[str, Any], parts: dict[str, Tensor]) -> SignPlaneLayer:
         """Inverse of :meth:`options` and :meth:`tensors`."""
+        size = 'rows' if 'tile_planes' in parts else 'planes'
+        check_names('option', options, ('columns', 'hadamard', size))
+        check_names('tensor', parts, _NEEDED, _OPTIONAL)
         return SignPlaneLayer(
             columns=options['columns'],
             hadamard=options['hadamard'],
@@ -204,6 +221,35 @@ class SignPlaneLayer(QuantizedLayer):
             'tile_planes': ((-(-self.rows // ROW_TILE),), (torch.uint8,)),
             **self.transform.expected(),
         }
+
+    def faults(self) -> Iterator[Fault]:
+        """What keeps the tensors and options from making a layer."""
+        yield from axis_faults(self.tensors(), {**_NEEDED, **_OPTIONAL})
+        yield from self.transform.option_faults()
+        yield from self._count_faults()
+        yield from shape_faults(self.tensors(), self.expected())
+        yield from scale_faults('row_scales', self.row_scales, self.row_scales_span)
+        yield from self.transform.value_faults()
+
+    def _count_faults(self) -> Iterator[Fault]:
+        """Numbers of rows and planes that cannot be."""
+        if self.tile_planes is None:
+            yield from number_faults('planes', self.uniform_planes, 1, MOST_PLANES)
+            if len(self.planes) % self.uniform_planes:
+                yield 'planes', f'{len(self.planes)} rows are no {self.uniform_planes} equal planes'
+            return
+        yield from number_faults('rows', self.row_count, 1, _MOST_ROWS)
+        tiles = -(-self.row_count // ROW_TILE)
+        if len(self.tile_planes) != tiles or self.tile_planes.dtype != torch.uint8:
+            found = f'{tuple(self.tile_planes.shape)} {self.tile_planes.dtype}'
+            yield 'tile_planes', f'expected ({tiles},) uint8, found {found}'
+        counts = self.tile_planes
+        wrong = counts[(counts < 1) | (counts > MOST_PLANES)]
+        if len(wrong):
+            yield (
+                'tile_planes',
+                f'a tile of {int(wrong[0])} planes, 1 to {MOST_PLANES} are possible',
+            )
 
     def split(self) -> Iterator[tuple[Tensor | None, Tensor, Tensor]]:
         """The planes one by one.

@@ -3,14 +3,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from hbvla_ros.packed.checks import (
+    INDEX_DTYPES,
+    Expected,
+    Fault,
+    block_faults,
+    expected_scale,
+    index_faults,
+    number_faults,
+    scale_faults,
+)
 from hbvla_ros.packed.hadamard import block_hadamard
-from hbvla_ros.packed.layer import INDEX_DTYPES, Expected, expected_scale
 from hbvla_ros.packed.log_scales import read_scale
+
+# Tensors of a transform, each with its number of axes.
+TRANSFORM_AXES = {'column_scale': 1, 'column_scale_span': 1, 'permutation': 1}
+MOST_COLUMNS = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,16 @@ class ColumnTransform:
             **expected_scale('column_scale', (self.width,), self.column_scale_span),
             'permutation': ((self.width,), INDEX_DTYPES),
         }
+
+    def option_faults(self) -> Iterator[Fault]:
+        """A number of columns or a Hadamard block that cannot be."""
+        yield from number_faults('columns', self.columns, 1, MOST_COLUMNS)
+        yield from block_faults('hadamard', self.hadamard)
+
+    def value_faults(self) -> Iterator[Fault]:
+        """Scales that are not finite, columns that do not exist or come twice."""
+        yield from scale_faults('column_scale', self.column_scale, self.column_scale_span)
+        yield from index_faults('permutation', self.permutation, self.columns)
 
     def apply(self, inputs: Tensor) -> Tensor:
         """Transform activations (..., columns) to (..., width)."""
