@@ -105,19 +105,3 @@ _KINDS: dict[str, type[CommandAdapter]] = {
 def make_adapter(arm: ArmProfile) -> CommandAdapter:
     """The adapter an arm's profile asks for."""
     return _KINDS[arm.adapter](arm)
-
-
-def observed_pose(arm: ArmProfile, message: JointState) -> Vector:
-    """Pose part (n + 1,) of an arm's state message, by name and not by position.
-
-    Raises:
-        HbvlaError: a joint is missing or a position is not finite.
-    """
-    positions = dict(zip(message.name, message.position, strict=False))
-    missing = [name for name in arm.names if name not in positions]
-    if missing:
-        raise HbvlaError(f'{arm.state_topic}: joint {missing[0]!r} is missing')
-    values = np.array([positions[name] for name in arm.names], dtype=np.float64)
-    if not np.isfinite(values).all():
-        raise HbvlaError(f'{arm.state_topic}: position is not finite')
-    return np.append(values[:-1], arm.observed.to_ratio(values[-1]))

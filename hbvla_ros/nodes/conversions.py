@@ -18,19 +18,17 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from hbvla_ros.control.pixels import (
+    check_raw_image,
+    compressed_to_rgb,
+    raw_to_rgb,
+    without_padding,
+)
 from hbvla_ros.data import ActionChunk
 from hbvla_ros.errors import HbvlaError
 
 _BRIDGE = CvBridge()
 _NANOSECONDS = 1_000_000_000
-# OpenCV channel order of each colour encoding: what to apply to get RGB. None: already RGB.
-_TO_RGB = {
-    'rgb8': None,
-    'bgr8': cv2.COLOR_BGR2RGB,
-    'rgba8': cv2.COLOR_RGBA2RGB,
-    'bgra8': cv2.COLOR_BGRA2RGB,
-    'mono8': cv2.COLOR_GRAY2RGB,
-}
 
 
 def to_seconds(stamp: Time | Duration) -> float:
@@ -68,37 +66,16 @@ def _decode_compressed(message: CompressedImage) -> NDArray[np.uint8]:
         image = _BRIDGE.compressed_imgmsg_to_cv2(message, 'passthrough')
     except (cv2.error, TypeError) as error:
         raise HbvlaError(f'compressed image ({message.format}) cannot be decoded') from error
-    if image is None or image.dtype != np.uint8:
-        raise HbvlaError(f'compressed image ({message.format}) is not an 8-bit image')
-    if image.ndim == 2:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
-    # "rgb8; jpeg compressed rgb8": the sender took its RGB for OpenCV's BGR, so the decoder's
-    # "BGR" is RGB already. Every other format string means an ordinary colour file.
-    if 'compressed rgb' in message.format:
-        return np.ascontiguousarray(image)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return compressed_to_rgb(image, message.format)
 
 
 def _decode_raw(message: Image) -> NDArray[np.uint8]:
-    if message.encoding not in _TO_RGB:
-        raise HbvlaError(f'image encoding {message.encoding!r} is not one of {", ".join(_TO_RGB)}')
-    channels = {'mono8': 1, 'rgba8': 4, 'bgra8': 4}.get(message.encoding, 3)
-    row = message.width * channels
-    if message.step < row or len(message.data) != message.step * message.height or row == 0:
-        raise HbvlaError(
-            f'image of {message.width} x {message.height} {message.encoding} with step '
-            f'{message.step} cannot have {len(message.data)} bytes'
-        )
-    if message.step == row:
+    check_raw_image(message)
+    # cv_bridge would read padding at the end of rows as pixels.
+    image = without_padding(message)
+    if image is None:
         image = _BRIDGE.imgmsg_to_cv2(message, 'passthrough')
-    else:
-        # Padded rows: cv_bridge would read the padding as pixels.
-        padded = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-        image = padded[:, :row].reshape(message.height, message.width, channels)
-    conversion = _TO_RGB[message.encoding]
-    if conversion is None:
-        return np.ascontiguousarray(image)
-    return cv2.cvtColor(np.ascontiguousarray(image), conversion)
+    return raw_to_rgb(image, message.encoding)
 
 
 def encode_jpeg(

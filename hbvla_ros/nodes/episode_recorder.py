@@ -16,9 +16,10 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
+from hbvla_ros.control.alignment import observed_pose
 from hbvla_ros.control.profile import ArmProfile, RobotProfile
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.nodes.adapters import CommandAdapter, make_adapter, observed_pose
+from hbvla_ros.nodes.adapters import CommandAdapter, make_adapter
 from hbvla_ros.nodes.conversions import to_seconds
 
 Vector = NDArray[np.float64]

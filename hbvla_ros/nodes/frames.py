@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
+from hbvla_ros.control.alignment import frames_problem
 from hbvla_ros.control.profile import CameraProfile, SafetyProfile
 from hbvla_ros.nodes.conversions import to_seconds
 from hbvla_ros.nodes.diagnostics import RateMeter
@@ -73,16 +74,12 @@ class FrameReader:
         Returns:
             The frames by camera and an empty text, or no frames and what is wrong.
         """
-        for name, age in self.ages(now).items():
-            if age == float('inf'):
-                return {}, f'no image from {name}'
-            # A stamp ahead of the clock is as wrong as an old one.
-            if abs(age) > self._safety.image_timeout:
-                return {}, f'image from {name} is {age:.3f} s old'
-        stamps = [self._newest[name].stamp for name in self._names]
-        if max(stamps) - min(stamps) > self._safety.image_skew:
-            return {}, f'images are {max(stamps) - min(stamps):.3f} s apart'
-        return {name: self._newest[name] for name in self._names}, ''
+        newest = {name: self._newest.get(name) for name in self._names}
+        stamps = {name: frame.stamp if frame else None for name, frame in newest.items()}
+        problem = frames_problem(stamps, now, self._safety)
+        if problem:
+            return {}, problem
+        return {name: frame for name, frame in newest.items() if frame}, ''
 
     def clear(self) -> None:
         """Forget all frames."""

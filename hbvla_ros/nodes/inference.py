@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hbvla_ros.control.alignment import reference_stamp
 from hbvla_ros.control.profile import CameraProfile, RobotProfile
 from hbvla_ros.data import ActionChunk, Observation
 from hbvla_ros.errors import HbvlaError
@@ -112,8 +113,8 @@ class Request:
 
     @property
     def stamp(self) -> float:
-        """Time of the reference image in s: the oldest, so that no row is dated too late."""
-        return min(frame.stamp for frame in self.frames.values())
+        """Time of the reference image in s."""
+        return reference_stamp(frame.stamp for frame in self.frames.values())
 
 
 @dataclass(frozen=True)

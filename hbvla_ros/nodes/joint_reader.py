@@ -14,16 +14,20 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 
+from hbvla_ros.control.alignment import (
+    add_sample,
+    observed_pose,
+    pose_at,
+    pose_history,
+    pose_tolerance,
+    sample_age,
+)
 from hbvla_ros.control.profile import ArmProfile, RobotProfile
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.nodes.adapters import observed_pose
 from hbvla_ros.nodes.conversions import to_seconds
 from hbvla_ros.nodes.diagnostics import RateMeter
 
 Vector = NDArray[np.float64]
-
-# Samples kept at least; a fast driver's reach back as far as an image may be old.
-_HISTORY = 100
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,10 @@ class JointReader:
         """Subscribe; best effort, so that it hears drivers of either reliability."""
         self._node = node
         self._topics = [arm.state_topic for arm in profile.arms]
-        # A driver that keeps its rate has a pose this near to every image.
-        self._skew = profile.safety.image_skew + 1.0 / profile.joint_state_rate
+        self._skew = pose_tolerance(profile)
         self.rate = RateMeter()
         self.refused = 0
-        kept = max(_HISTORY, round(2.0 * profile.safety.image_timeout * profile.joint_state_rate))
+        kept = pose_history(profile)
         self._samples: list[deque[_Sample]] = [deque(maxlen=kept) for _ in profile.arms]
         quality = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscriptions = [
@@ -65,11 +68,9 @@ class JointReader:
             self.refused += 1
             self._node.get_logger().error(str(error), throttle_duration_sec=1.0)
             return
-        samples, stamp = self._samples[index], to_seconds(message.header.stamp)
-        if samples and stamp < samples[-1].stamp:
-            # The clock went back: older poses would now answer for the wrong time.
-            samples.clear()
-        samples.append(_Sample(stamp, time.monotonic(), self._node_time(), pose))
+        stamp = to_seconds(message.header.stamp)
+        sample = _Sample(stamp, time.monotonic(), self._node_time(), pose)
+        add_sample(self._samples[index], sample)
         self.rate.tick()
 
     def age(self) -> float:
@@ -83,12 +84,8 @@ class JointReader:
         return max(self._age(samples[-1]) for samples in self._samples)
 
     def _age(self, sample: _Sample) -> float:
-        age = time.monotonic() - sample.received
-        if not self._node.get_clock().ros_time_is_active:
-            return age
-        simulated = self._node_time() - sample.node_time
-        # Below zero the clock went back and says nothing about the sample.
-        return min(age, simulated) if simulated >= 0.0 else age
+        simulated = self._node.get_clock().ros_time_is_active
+        return sample_age(sample, time.monotonic(), self._node_time(), simulated)
 
     def _node_time(self) -> float:
         return float(self._node.get_clock().now().nanoseconds) * 1e-9
@@ -105,21 +102,9 @@ class JointReader:
         Returns:
             The pose (A,) and an empty text, or None and what is wrong.
         """
-        if not all(self._samples):
-            return None, 'no joint states yet'
-        poses = []
-        for topic, samples in zip(self._topics, self._samples, strict=True):
-            nearest = min(tuple(samples), key=lambda sample: abs(sample.stamp - stamp))
-            if nearest.stamp == 0.0:
-                return None, f'{topic} has no stamps: the driver must fill in header.stamp'
-            apart = nearest.stamp - stamp
-            if abs(apart) > self._skew:
-                return None, (
-                    f'{topic} is stamped {abs(apart):.3f} s {"after" if apart > 0 else "before"} '
-                    f'the image, more than {self._skew:.3f} s: check the clocks of both drivers'
-                )
-            poses.append(nearest.pose)
-        return np.concatenate(poses), ''
+        # A copy: the executor's thread may append while another one looks.
+        samples = [tuple(samples) for samples in self._samples]
+        return pose_at(self._topics, samples, stamp, self._skew)
 
     def destroy(self) -> None:
         """Remove the subscriptions."""

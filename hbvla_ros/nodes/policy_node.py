@@ -18,6 +18,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
+from hbvla_ros.control.alignment import reference_stamp
 from hbvla_ros.control.latency import LatencyTracker
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.control.schedule import InferenceSchedule
@@ -190,7 +191,7 @@ class PolicyNode(ManagedNode):
         frames, problem = self._frames.observation(now)
         if problem:
             return None, problem
-        reference = min(frame.stamp for frame in frames.values())
+        reference = reference_stamp(frame.stamp for frame in frames.values())
         if not self._schedule.is_new(reference):
             return None, ''
         pose, problem = self._joints.at(reference)

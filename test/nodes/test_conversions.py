@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
+from hbvla_ros.control.alignment import observed_pose
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.data import ActionChunk
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.nodes.adapters import ForwardCommand, JointStateCommand, observed_pose
+from hbvla_ros.nodes.adapters import ForwardCommand, JointStateCommand
 from hbvla_ros.nodes.conversions import (
     chunk_to_message,
     decode_image,

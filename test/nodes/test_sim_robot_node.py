@@ -16,7 +16,8 @@ from sensor_msgs.msg import CompressedImage, JointState
 from std_msgs.msg import Bool, Float64MultiArray, Int32, String, UInt64
 from std_srvs.srv import Trigger
 
-from hbvla_ros.nodes.adapters import ForwardCommand, observed_pose
+from hbvla_ros.control.alignment import observed_pose
+from hbvla_ros.nodes.adapters import ForwardCommand
 from hbvla_ros.nodes.conversions import decode_image, to_seconds
 from hbvla_ros.vla.platform import ALOHA
 
