@@ -1,5 +1,5 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""Signs and row scales of a weight matrix under a Hessian (spec section 5).
+"""Rounding of weights to sums of row scales with signs (spec section 5).
 
 All functions work on float32 matrices in the domain in which the signs are stored.
 ``levels`` are what a row's weights can be: every sum of its row scales with signs.
@@ -8,12 +8,11 @@ All functions work on float32 matrices in the domain in which the signs are stor
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-_BLOCK = 32
+_PANEL = 64
 
 
 def sign_patterns(planes: int) -> Tensor:
@@ -34,132 +33,104 @@ def initial_scales(weight: Tensor, planes: int) -> Tensor:
     residual, scales = weight, []
     for _ in range(planes):
         scale = residual.abs().mean(dim=1)
-        residual = residual - scale[:, None] * torch.where(residual >= 0, 1.0, -1.0)
+        residual = residual - torch.copysign(scale[:, None], residual)
         scales.append(scale)
     return torch.stack(scales)
 
 
-def nearest_codes(values: Tensor, scales: Tensor) -> Tensor:
-    """Index of the sign pattern whose level is nearest to each value.
+class Rounder:
+    """Nearest levels of columns of weights, for scales that stay as they are.
+
+    Attributes:
+        step: (rows,), the smallest scale of each row: half the distance of its closest levels.
+    """
+
+    def __init__(self, scales: Tensor) -> None:
+        """Sort the levels of each row.
+
+        Args:
+            scales: (P, rows), any sign.
+        """
+        self._scales = scales
+        self.step = scales.abs().amin(dim=0)
+        if len(scales) == 1:
+            self._single = scales[0].abs()
+            return
+        levels = sign_patterns(len(scales)).to(scales) @ scales
+        self._levels, self._order = levels.sort(dim=0)
+        self._between = (self._levels[1:] + self._levels[:-1]) / 2
+
+    def nearest(self, values: Tensor) -> Tensor:
+        """The nearest level of each value, (rows,) to (rows,)."""
+        if len(self._scales) == 1:
+            return torch.copysign(self._single, values)
+        place = (values > self._between).sum(dim=0, keepdim=True)
+        return self._levels.gather(0, place)[0]
+
+    def signs(self, levels: Tensor) -> Tensor:
+        """The signs that make levels.
+
+        Args:
+            levels: (n, rows), each one of its row's levels or near to it.
+
+        Returns:
+            (P, n, rows) of -1.0 and +1.0.
+        """
+        if len(self._scales) == 1:
+            return torch.copysign(torch.ones_like(levels), levels * self._scales[0].sign())[None]
+        place = torch.zeros_like(levels, dtype=torch.long)
+        for threshold in self._between:
+            place += levels > threshold
+        codes = self._order.gather(0, place)
+        patterns = sign_patterns(len(self._scales)).to(levels)
+        return torch.stack([column[codes] for column in patterns.T])
+
+
+def combine(signs: Tensor, scales: Tensor) -> Tensor:
+    """Levels of signs.
 
     Args:
-        values: (rows, n).
+        signs: (P, n, rows).
         scales: (P, rows).
 
     Returns:
-        int64 (rows, n), index into ``sign_patterns(P)``; ties go to the first, +1.
+        (n, rows).
     """
-    levels = sign_patterns(len(scales)).to(values) @ scales
-    best = torch.zeros_like(values, dtype=torch.long)
-    distance = (values - levels[0][:, None]).abs()
-    for code in range(1, len(levels)):
-        other = (values - levels[code][:, None]).abs()
-        closer = other < distance
-        best[closer] = code
-        distance = torch.where(closer, other, distance)
-    return best
-
-
-def level_signs(levels: Tensor, scales: Tensor) -> Tensor:
-    """The signs that make levels, (P, rows, n): of one plane, their own signs."""
-    if len(scales) == 1:
-        return torch.where(levels * scales[0][:, None] >= 0, 1.0, -1.0)[None]
-    return codes_to_signs(nearest_codes(levels, scales), len(scales))
-
-
-def codes_to_signs(codes: Tensor, planes: int) -> Tensor:
-    """(rows, n) codes to (P, rows, n) signs of -1.0 and +1.0."""
-    return sign_patterns(planes)[codes].permute(2, 0, 1).contiguous()
-
-
-def round_to_levels(values: Tensor, scales: Tensor) -> Tensor:
-    """Nearest level of each value, (rows, n)."""
-    if len(scales) == 1:
-        scale = scales[0][:, None]
-        return torch.where(values * scale >= 0, scale, -scale)
-    return (level_signs(values, scales) * scales[..., None]).sum(dim=0)
+    total = signs[0] * scales[0]
+    for plane, scale in zip(signs[1:], scales[1:], strict=True):
+        total.addcmul_(plane, scale.expand_as(plane))
+    return total
 
 
 def error_feedback(weight: Tensor, factor: Tensor, scales: Tensor) -> Tensor:
     """Column-wise rounding with the error of each column carried to the next ones (GPTQ, LDLQ).
 
+    With H = R R^T the error is ``||E R||^2``; each column is rounded so that its own column of
+    E R is as small as it can be after the ones before it.
+
     Args:
-        weight: (rows, columns).
-        factor: upper Cholesky factor U of the inverse Hessian, (columns, columns).
+        weight: (columns, rows), transposed: what one step reads and writes lies together.
+        factor: upper R with ``R R^T = H``, (columns, columns), see ``hessian.error_factor``.
         scales: (P, rows).
 
     Returns:
-        (rows, columns) of levels.
+        (columns, rows) of levels.
     """
-    # Transposed, so that what one step reads and writes lies together.
-    rest = weight.T.clone(memory_format=torch.contiguous_format)
-    result = torch.empty_like(rest)
-    columns = len(rest)
-    for start in range(0, columns, _BLOCK):
-        stop = min(start + _BLOCK, columns)
-        errors = torch.empty(stop - start, len(weight))
-        for j in range(start, stop):
-            result[j] = round_to_levels(rest[j][:, None], scales)[:, 0]
-            errors[j - start] = (rest[j] - result[j]) / factor[j, j]
-            rest[j:stop].addr_(factor[j, j:stop], errors[j - start], alpha=-1)
-        rest[stop:].addmm_(factor[start:stop, stop:].T, errors, alpha=-1)
-    return result.T.contiguous()
-
-
-def coordinate_descent(weight: Tensor, levels: Tensor, hessian: Tensor, scales: Tensor) -> Tensor:
-    """One sweep that sets every column to its best levels with all others held.
-
-    Each step lowers ``tr(E H E^T)`` or leaves it as it is.
-
-    Args:
-        weight: (rows, columns).
-        levels: (rows, columns), the present levels.
-        hessian: (columns, columns).
-        scales: (P, rows).
-
-    Returns:
-        (rows, columns) of levels.
-    """
-    gradient = hessian @ (weight - levels).T
-    levels = levels.T.clone(memory_format=torch.contiguous_format)
-    columns = len(levels)
-    for start in range(0, columns, _BLOCK):
-        stop = min(start + _BLOCK, columns)
-        changes = torch.empty(stop - start, len(weight))
-        for j in range(start, stop):
-            target = levels[j] + gradient[j] / hessian[j, j]
-            best = round_to_levels(target[:, None], scales)[:, 0]
-            changes[j - start] = best - levels[j]
-            levels[j] = best
-            gradient[j:stop].addr_(hessian[j, j:stop], changes[j - start], alpha=-1)
-        gradient[stop:].addmm_(hessian[start:stop, stop:].T, changes, alpha=-1)
-    return levels.T.contiguous()
-
-
-def least_squares_scales(
-    weight: Tensor, signs: Tensor, hessian: Tensor | Sequence[Tensor]
-) -> Tensor:
-    """Row scales that minimise the error under the Hessian for fixed signs.
-
-    Args:
-        weight: (rows, columns).
-        signs: (P, rows, columns).
-        hessian: (columns, columns), or the blocks of a block-diagonal one in the order of the
-            columns.
-
-    Returns:
-        (P, rows).
-    """
-    planes, start = len(signs), 0
-    gram = torch.zeros(len(weight), planes, planes, dtype=torch.float64)
-    right = torch.zeros(len(weight), planes, dtype=torch.float64)
-    for block in (hessian,) if isinstance(hessian, Tensor) else hessian:
-        part = slice(start, start + len(block))
-        projected = signs[..., part] @ block
-        gram += torch.einsum('prm,qrm->rpq', projected, signs[..., part])
-        right += torch.einsum('prm,rm->rp', projected, weight[:, part])
-        start = part.stop
-    # Two equal planes make the system singular; the ridge is far below float32 rounding.
-    ridge = 1e-9 * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
-    gram = gram + ridge[:, None, None] * torch.eye(planes, dtype=torch.float64)
-    return torch.linalg.solve(gram, right[..., None])[..., 0].T.float()
+    rounder = Rounder(scales)
+    levels = torch.empty_like(weight)
+    carried = torch.zeros_like(weight)
+    diagonal = factor.diagonal().tolist()
+    for start in range(0, len(weight), _PANEL):
+        stop = min(start + _PANEL, len(weight))
+        within = factor[start:stop, start:stop]
+        errors = torch.empty_like(weight[start:stop])
+        panel = carried[start:stop]
+        for j in range(stop - start):
+            column = weight[start + j]
+            wanted = torch.add(column, panel[j], alpha=1 / diagonal[start + j])
+            level = rounder.nearest(wanted)
+            levels[start + j] = level
+            torch.sub(column, level, out=errors[j])
+            panel[j + 1 :].addr_(within[j, j + 1 :], errors[j])
+        carried[stop:].addmm_(factor[start:stop, stop:].T, errors)
+    return levels

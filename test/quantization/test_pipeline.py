@@ -27,7 +27,7 @@ from hbvla_ros.vla.tokens import complete_ids
 
 GOLDEN = Path(__file__).parents[1] / 'golden' / 'openvla_oft'
 # Enough for what is tested here, and several times faster than the default.
-FAST = SignPlaneOptions(rounds=1, column_refits=0)
+FAST = SignPlaneOptions(rounds=1, cycles=0)
 
 
 def open_checkpoint(folder: Path, platform: str | None = None) -> Checkpoint:

@@ -20,7 +20,7 @@ from hbvla_ros.vla.network import OpenVLANetwork
 from hbvla_ros.vla.platform import resolve_platform
 
 STEPS = 120
-OPTIONS = SignPlaneOptions(rounds=2, column_refits=1)
+OPTIONS = SignPlaneOptions(rounds=2, cycles=1)
 
 
 def task(size: int, generator: torch.Generator) -> tuple[NetworkInputs, Tensor]:

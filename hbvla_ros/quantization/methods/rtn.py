@@ -11,7 +11,7 @@ from hbvla_ros.packed.bits import pack_signs
 from hbvla_ros.packed.forms.sign_planes import SignPlaneLayer
 from hbvla_ros.packed.layer import QuantizedLayer, store_scale
 from hbvla_ros.quantization.options import MethodOptions
-from hbvla_ros.quantization.signs import codes_to_signs, initial_scales, nearest_codes
+from hbvla_ros.quantization.signs import Rounder, initial_scales
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,5 @@ def quantize(weight: Tensor, hessian: Tensor | None, options: RtnOptions) -> Qua
         options: ``planes`` is used.
     """
     scales = store_scale(initial_scales(weight, options.planes))
-    codes = nearest_codes(weight, scales.float())
-    planes = pack_signs(codes_to_signs(codes, options.planes))
-    return SignPlaneLayer.uniform(weight.shape[1], planes, scales)
+    signs = Rounder(scales.float()).signs(weight.T).transpose(1, 2)
+    return SignPlaneLayer.uniform(weight.shape[1], pack_signs(signs), scales)

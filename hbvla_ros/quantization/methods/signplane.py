@@ -2,29 +2,46 @@
 """``signplane``: sign planes on a balanced block Hadamard domain (spec section 5).
 
 The weight is written as ``W = W' T`` with the column transform ``T = Hadamard diag(b)``; the signs
-are chosen for W' under ``H' = T^-T H T^-1`` by column-wise error feedback, then rounds of
-least-squares row scales and coordinate descent on the signs, with two least-squares refits of b
-in between. Without a Hessian the inputs are taken as white: H is the identity, so H' is
-block-diagonal, one block for each Hadamard block, and every step runs block by block.
+are chosen for W' under ``H' = T^-T H T^-1`` by column-wise error feedback, then improved in
+cycles: a least-squares refit of b, sweeps over the signs with a random kick that fades, sweeps
+without, each with a least-squares fit of the row scales; rows that came out worse go back.
+Without a Hessian the inputs are taken as white: H is the identity, so H' is block-diagonal, one
+block for each Hadamard block, and every step runs block by block.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from hbvla_ros.packed.bits import pack_signs
-from hbvla_ros.packed.forms.sign_planes import SignPlaneLayer
-from hbvla_ros.packed.hadamard import block_hadamard, hadamard_blocks, walsh_hadamard
-from hbvla_ros.packed.layer import QuantizedLayer, store_scale
-from hbvla_ros.quantization import signs as solver
-from hbvla_ros.quantization.hessian import damped, feedback_factor
+from hbvla_ros.packed.forms.sign_planes import ROW_TILE, SignPlaneLayer
+from hbvla_ros.packed.layer import QuantizedLayer
+from hbvla_ros.quantization.column_basis import (
+    ColumnBasis,
+    StoredScale,
+    balance,
+    principal_signs,
+    refit_scale,
+)
+from hbvla_ros.quantization.hessian import damped, error_factor
 from hbvla_ros.quantization.options import MethodOptions
+from hbvla_ros.quantization.sign_search import SignSearch
+from hbvla_ros.quantization.signs import Rounder, error_feedback, initial_scales
+from hbvla_ros.quantization.tiles import (
+    MOST_PLANES,
+    layer_bytes,
+    planes_of_tiles,
+    tile_rows,
+)
 
-_SMALLEST_SCALE = 1e-3
-_ROUNDS_AFTER_REFIT = 2
+_SPAN_BYTES = 8
+_TRANSFORM_BLOCKS = {'haar': 2, 'none': 1}
 
 
 @dataclass(frozen=True)
@@ -33,19 +50,96 @@ class SignPlaneOptions(MethodOptions):
 
     Attributes:
         planes: number of sign planes, 1 to 3.
-        hadamard: largest Hadamard block, a power of two; 1 means none.
+        transform: what the columns go through before the signs: block Hadamard, one level of
+            Haar, or nothing.
+        hadamard: largest Hadamard block, a power of two.
         balance: scale the columns before the transform.
-        random_signs: flip columns at random before the transform (kept in the column scale).
-        rounds: rounds of row scale and sign refinement after the error feedback.
-        column_refits: least-squares refits of the column scale, each with two more such rounds.
+        column_signs: flip columns before the transform (kept in the column scale): by the
+            inputs' main common motion, at random, or not at all.
+        rounds: sweeps over the signs after the error feedback.
+        cycles: further improvements, each with a refit of the column scale.
+        kicks: sweeps with random numbers in each cycle.
+        kick: deviation of the random numbers of the first of them, in units of the smallest row
+            scale; it falls to zero.
+        sweeps: sweeps without in each cycle.
+        scale_bits: 8 or 16 bits a scale.
+        stored_bits: budget of stored bits a weight of this layer, which tiles of 128 rows share
+            by their error; takes the place of ``planes``.
+        tile_planes: planes of each tile of 128 rows; takes the place of both.
     """
 
+    damping: float = 0.1
     planes: int = 1
+    transform: Literal['hadamard', 'haar', 'none'] = 'hadamard'
     hadamard: int = 128
     balance: bool = True
-    random_signs: bool = False
-    rounds: int = 6
-    column_refits: int = 2
+    column_signs: Literal['principal', 'random', 'none'] = 'principal'
+    rounds: int = 2
+    cycles: int = 8
+    kicks: int = 4
+    kick: float = 0.2
+    sweeps: int = 2
+    scale_bits: Literal[8, 16] = 8
+    stored_bits: float | None = None
+    tile_planes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no layer can have."""
+        if not 1 <= self.planes <= MOST_PLANES:
+            raise ValueError(f'planes must be 1 to {MOST_PLANES}, got {self.planes}')
+        if self.hadamard < 1 or self.hadamard & (self.hadamard - 1):
+            raise ValueError(f'hadamard must be a power of two, got {self.hadamard}')
+
+    @property
+    def block(self) -> int:
+        """Largest block of the column transform."""
+        return _TRANSFORM_BLOCKS.get(self.transform, self.hadamard)
+
+    def overhead_bytes(self, columns: int) -> int:
+        """Bytes of a layer that do not depend on its planes: column scale and spans."""
+        total = _SPAN_BYTES if self.scale_bits == 8 else 0
+        if self.balance or self.column_signs != 'none':
+            total += columns * self.scale_bits // 8 + (_SPAN_BYTES if self.scale_bits == 8 else 0)
+        return total
+
+    def stored_bytes(self, rows: int, columns: int, planes: Sequence[int]) -> int:
+        """Bytes of a layer with so many planes in each of its tiles."""
+        return self.overhead_bytes(columns) + layer_bytes(
+            rows, columns, planes, self.scale_bits // 8
+        )
+
+
+@dataclass
+class _Problem:
+    """A layer: what stays the same while signs and scales change.
+
+    Attributes:
+        weight: float32 (rows, columns), zero where the inputs never moved.
+        metric: damped Hessian, or None for the identity.
+        pulled: weight @ metric.
+        energy: float64 (rows,), error of all zeros.
+    """
+
+    weight: Tensor
+    metric: Tensor | None
+    pulled: Tensor
+    energy: Tensor
+
+    @staticmethod
+    def of(weight: Tensor, hessian: Tensor | None, damping: float) -> _Problem:
+        """Take a layer; inputs that never moved say nothing about their weights."""
+        metric = None
+        if hessian is not None:
+            weight = weight.masked_fill(hessian.diagonal() <= 0, 0.0)
+            metric = damped(hessian, damping)
+        pulled = weight if metric is None else weight @ metric
+        return _Problem(weight, metric, pulled, (pulled * weight).sum(dim=1, dtype=torch.float64))
+
+    def blocks(self, basis: ColumnBasis) -> list[Tensor]:
+        """The Hessian in a basis, as diagonal blocks."""
+        if self.metric is None:
+            return basis.white_blocks(self.weight.shape[1], self.weight)
+        return basis.blocks(self.metric)
 
 
 def quantize(weight: Tensor, hessian: Tensor | None, options: SignPlaneOptions) -> QuantizedLayer:
@@ -59,120 +153,183 @@ def quantize(weight: Tensor, hessian: Tensor | None, options: SignPlaneOptions) 
         hessian: float32 (columns, columns), mean of x x^T over calibration tokens, or None.
         options: all fields are used.
     """
-    metric = None
-    if hessian is not None:
-        weight = weight.masked_fill(hessian.diagonal() <= 0, 0.0)
-        metric = damped(hessian, options.damping)
-    scale = _initial_column_scale(weight, options)
-    inner, blocks = _transform(weight, metric, scale, options.hadamard)
-    row_scales = solver.initial_scales(inner, options.planes)
-    levels = _feedback(inner, blocks, row_scales)
-    levels, row_scales = _alternate(inner, blocks, levels, row_scales, options.rounds)
-    for _ in range(options.column_refits if scale is not None else 0):
-        scale = _refit_column_scale(weight, metric, levels, options.hadamard)
-        inner, blocks = _transform(weight, metric, scale, options.hadamard)
-        levels, row_scales = _alternate(inner, blocks, levels, row_scales, _ROUNDS_AFTER_REFIT)
-    signs = solver.level_signs(levels, row_scales)
-    return SignPlaneLayer.uniform(
-        weight.shape[1], pack_signs(signs), store_scale(row_scales), options.hadamard, scale
-    )
+    problem = _Problem.of(weight, hessian, options.damping)
+    scale = _initial_column_scale(problem, options)
+    basis = ColumnBasis(None if scale is None else scale.values, options.block)
+    planes = tile_planes_for(basis.inner(problem.weight), options)
+    counts = torch.tensor(planes, device=weight.device).repeat_interleave(ROW_TILE)[: len(weight)]
+    groups = _start(problem, basis, counts)
+    generator = torch.Generator(weight.device).manual_seed(options.seed)
+    for _ in range(options.rounds):
+        _improve(groups)
+    for _ in range(options.cycles):
+        if scale is not None:
+            scale = _refit_column_scale(problem, basis, groups, options)
+            basis = ColumnBasis(scale.values, options.block)
+            _move(problem, basis, groups)
+        _kick(groups, options, generator)
+    return _layer(groups, scale, planes, options, len(weight))
 
 
-def _initial_column_scale(weight: Tensor, options: SignPlaneOptions) -> Tensor | None:
-    """Column scale b as stored, or None when neither balance nor random signs are asked for.
+@dataclass
+class _Group:
+    """Rows with the same number of planes."""
 
-    Columns are brought to equal norm, which a row scale shared by all of them needs; a power of
-    the inputs' energy on top of it made no layer of the spec's recipe better.
+    rows: Tensor
+    search: SignSearch
+
+
+def tile_planes_for(inner: Tensor, options: SignPlaneOptions) -> list[int]:
+    """Planes of each tile of rows, as the options ask.
+
+    Args:
+        inner: (rows, columns), the weight behind the column transform.
+        options: of them ``tile_planes``, ``stored_bits``, ``planes``.
+
+    Raises:
+        ValueError: ``tile_planes`` do not fit the rows, or the budget is too small.
     """
-    if not options.balance and not options.random_signs:
+    rows, columns = inner.shape
+    heights = tile_rows(rows)
+    if options.tile_planes is not None:
+        given = list(options.tile_planes)
+        if len(given) != len(heights) or not all(1 <= n <= MOST_PLANES for n in given):
+            raise ValueError(f'tile_planes {given}: need {len(heights)} numbers of 1 to 3')
+        return given
+    if options.stored_bits is None:
+        return [options.planes] * len(heights)
+    budget = int(options.stored_bits * rows * columns / 8) - options.overhead_bytes(columns)
+    energies = [float(part.sum()) for part in initial_scales(inner, 1)[0].square().split(ROW_TILE)]
+    planes = planes_of_tiles(rows, columns, budget, energies, options.scale_bits // 8)
+    if planes is None:
+        raise ValueError(f'stored_bits {options.stored_bits:g}: too few for one sign plane')
+    return planes
+
+
+def _initial_column_scale(problem: _Problem, options: SignPlaneOptions) -> StoredScale | None:
+    """Column scale b as stored, or None when neither balance nor signs are asked for."""
+    if not options.balance and options.column_signs == 'none':
         return None
-    scale = torch.ones(weight.shape[1])
-    if options.balance:
-        norms = weight.norm(dim=0)
-        mean = float(norms.mean()) or 1.0
-        scale = (norms / mean).clamp_min(_SMALLEST_SCALE)
-    if options.random_signs:
+    weight = problem.weight
+    scale = balance(weight) if options.balance else weight.new_ones(weight.shape[1])
+    if options.column_signs == 'random':
         generator = torch.Generator().manual_seed(options.seed)
-        scale = scale * (torch.randint(0, 2, scale.shape, generator=generator) * 2 - 1)
-    return store_scale(scale)
+        flips = torch.randint(0, 2, scale.shape, generator=generator) * 2 - 1
+        scale = scale * flips.to(scale)
+    elif options.column_signs == 'principal' and problem.metric is not None:
+        scale = scale * principal_signs(problem.metric)
+    return StoredScale.of(scale, options.scale_bits)
+
+
+def _start(problem: _Problem, basis: ColumnBasis, counts: Tensor) -> list[_Group]:
+    """Signs by error feedback, for the rows of each number of planes."""
+    blocks = problem.blocks(basis)
+    inner = basis.inner(problem.weight).T.contiguous()
+    factors = [error_factor(block) for block in blocks]
+    groups = []
+    for count in sorted(set(counts.tolist())):
+        rows = (counts == count).nonzero().flatten()
+        part = inner[:, rows]
+        scales = initial_scales(part.T, count)
+        levels = torch.cat(
+            [
+                error_feedback(columns, factor, scales)
+                for columns, factor in zip(
+                    part.split([len(block) for block in blocks]), factors, strict=True
+                )
+            ]
+        )
+        signs = Rounder(scales).signs(levels)
+        groups.append(_Group(rows, SignSearch(signs, scales, problem.energy[rows])))
+    _move(problem, basis, groups, blocks)
+    return groups
+
+
+def _move(
+    problem: _Problem,
+    basis: ColumnBasis,
+    groups: list[_Group],
+    blocks: list[Tensor] | None = None,
+) -> None:
+    """Take all groups to a basis and fit their row scales there."""
+    blocks = problem.blocks(basis) if blocks is None else blocks
+    for group in groups:
+        group.search.move(basis.target(problem.pulled[group.rows]), blocks)
+        group.search.fit_scales()
+
+
+def _improve(groups: list[_Group]) -> None:
+    """One sweep over the signs, then the row scales."""
+    for group in groups:
+        group.search.sweep()
+        group.search.fit_scales()
+
+
+def _kick(groups: list[_Group], options: SignPlaneOptions, generator: torch.Generator) -> None:
+    """Leave the present minimum by random numbers that fade, and keep what got better."""
+    for group in groups:
+        search = group.search
+        search.keep()
+        for number in range(options.kicks):
+            search.sweep(options.kick * (1 - number / options.kicks), generator)
+            search.fit_scales()
+        for _ in range(options.sweeps):
+            search.sweep()
+            search.fit_scales()
+        search.restore_worse()
 
 
 def _refit_column_scale(
-    weight: Tensor, metric: Tensor | None, levels: Tensor, hadamard: int
-) -> Tensor:
-    """Column scale that minimises the error under the Hessian for fixed signs and row scales.
-
-    With A = levels Hadamard the error is a quadratic in b with the matrix (A^T A) * H, elementwise;
-    it is diagonal where H is the identity.
-    """
-    basis = block_hadamard(levels, hadamard)
-    if metric is None:
-        diagonal = basis.square().sum(dim=0).double()
-        ridge = (1e-9 * diagonal.mean()).clamp_min(1e-30)
-        scale = ((basis * weight).sum(dim=0) / (diagonal + ridge)).float()
-    else:
-        normal = ((basis.T @ basis) * metric).double()
-        right = (basis * (weight @ metric)).sum(dim=0).double()
-        ridge = (1e-9 * normal.diagonal().mean()).clamp_min(1e-30)
-        normal += ridge * torch.eye(len(normal), dtype=torch.float64)
-        scale = torch.linalg.solve(normal, right).float()
-    floor = _SMALLEST_SCALE * float(scale.abs().mean()) or _SMALLEST_SCALE
-    return store_scale(torch.where(scale < 0, -1.0, 1.0) * scale.abs().clamp_min(floor))
-
-
-def _transform(
-    weight: Tensor, metric: Tensor | None, scale: Tensor | None, hadamard: int
-) -> tuple[Tensor, list[Tensor]]:
-    """Weight and Hessian as seen behind the column transform; the latter as diagonal blocks."""
-    exact = torch.ones(weight.shape[1]) if scale is None else scale.float()
-    inner = block_hadamard(weight / exact, hadamard)
-    if metric is None:
-        return inner, _white_blocks(exact, hadamard)
-    metric = metric * exact[:, None] * exact[None, :]
-    metric = block_hadamard(block_hadamard(metric, hadamard).T, hadamard)
-    return inner, [(metric + metric.T) / 2]
-
-
-def _white_blocks(scale: Tensor, hadamard: int) -> list[Tensor]:
-    """The Hessian of white inputs behind the column transform, one matrix a Hadamard block."""
-    blocks = []
-    for start, size, count in hadamard_blocks(len(scale), hadamard):
-        for part in scale[start : start + size * count].view(count, size):
-            block = walsh_hadamard(walsh_hadamard(torch.diag(part.square())).T)
-            blocks.append((block + block.T) / 2)
-    return blocks
-
-
-def _parts(weight: Tensor, blocks: list[Tensor]) -> tuple[Tensor, ...]:
-    """The columns of each block; copies, whose columns lie closer together in memory."""
-    if len(blocks) == 1:
-        return (weight,)
-    return tuple(part.contiguous() for part in weight.split([len(b) for b in blocks], dim=1))
-
-
-def _feedback(weight: Tensor, blocks: list[Tensor], scales: Tensor) -> Tensor:
-    """Levels by error feedback, block by block."""
-    return torch.cat(
-        [
-            solver.error_feedback(part, feedback_factor(block), scales)
-            for part, block in zip(_parts(weight, blocks), blocks, strict=True)
-        ],
-        dim=1,
+    problem: _Problem, basis: ColumnBasis, groups: list[_Group], options: SignPlaneOptions
+) -> StoredScale:
+    """Column scale with the least error for fixed signs and row scales, as stored."""
+    assert basis.scale is not None
+    levels = torch.empty_like(problem.weight)
+    for group in groups:
+        levels[group.rows] = group.search.levels().T
+    scale = refit_scale(
+        ColumnBasis(None, basis.hadamard).outer(levels),
+        problem.weight,
+        problem.metric,
+        problem.pulled,
+        basis.scale,
     )
+    return StoredScale.of(scale, options.scale_bits)
 
 
-def _alternate(
-    weight: Tensor, blocks: list[Tensor], levels: Tensor, scales: Tensor, rounds: int
-) -> tuple[Tensor, Tensor]:
-    """Rounds of least-squares row scales and one sweep over the signs; returns levels, scales."""
-    parts = _parts(weight, blocks)
-    for _ in range(rounds):
-        signs = solver.level_signs(levels, scales)
-        scales = solver.least_squares_scales(weight, signs, blocks)
-        levels = (signs * scales[..., None]).sum(dim=0)
-        swept = [
-            solver.coordinate_descent(part, old, block, scales)
-            for part, old, block in zip(parts, _parts(levels, blocks), blocks, strict=True)
-        ]
-        levels = swept[0] if len(swept) == 1 else torch.cat(swept, dim=1)
-    return levels, scales
+def _layer(
+    groups: list[_Group],
+    scale: StoredScale | None,
+    planes: list[int],
+    options: SignPlaneOptions,
+    rows: int,
+) -> SignPlaneLayer:
+    """The layer; row scales are rounded together before a last sweep chooses signs for them."""
+    search = groups[0].search
+    most, columns = max(planes), search.signs.shape[1]
+    values = search.scales.new_zeros(most, rows)
+    for group in groups:
+        values[: len(group.search.scales), group.rows] = group.search.scales
+    row_scales = StoredScale.of(values, options.scale_bits)
+    signs = search.signs.new_ones(most, rows, columns)
+    for group in groups:
+        count = len(group.search.scales)
+        group.search.scales = row_scales.values[:count, group.rows]
+        if options.rounds:
+            group.search.sweep()
+        signs[:count, group.rows] = group.search.signs.transpose(1, 2)
+    tiles = torch.tensor(planes, dtype=torch.uint8, device=signs.device)
+    make = (
+        SignPlaneLayer.uniform
+        if len(set(planes)) == 1
+        else partial(SignPlaneLayer.tiled, tile_planes=tiles)
+    )
+    return make(
+        columns,
+        pack_signs(signs),
+        row_scales.codes,
+        hadamard=options.block,
+        column_scale=None if scale is None else scale.codes,
+        row_scales_span=row_scales.span,
+        column_scale_span=None if scale is None else scale.span,
+    )
