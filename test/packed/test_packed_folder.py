@@ -149,9 +149,12 @@ def test_other_versions_and_foreign_folders_are_refused(folder: Path, tmp_path: 
     manifest = folder / 'hbvla.json'
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps({**content, 'format_version': 7}))
-    with pytest.raises(HbvlaError, match='format version 7, this release reads 1'):
+    with pytest.raises(HbvlaError, match='format version 7, this release reads 2'):
         PackedFolder.open(folder)
-    manifest.write_text('{"format_version": 1}')
+    manifest.write_text(json.dumps({**content, 'format_version': 1}))
+    with pytest.raises(HbvlaError, match='version 1, this release reads 2; quantize the .* again'):
+        PackedFolder.open(folder)
+    manifest.write_text('{"format_version": 2}')
     with pytest.raises(HbvlaError, match='damaged manifest'):
         PackedFolder.open(folder)
     manifest.write_text('not json')

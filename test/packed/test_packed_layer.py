@@ -1,75 +1,17 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.packed.bits import pack_signs, unpack_signs
-from hbvla_ros.packed.forms.sign_planes import SignPlaneLayer
-from hbvla_ros.packed.layer import QuantizedLayer, store_scale
+from hbvla_ros.packed.forms.registry import FORMS
+from hbvla_ros.packed.layer import store_index, store_scale
 from hbvla_ros.packed.linear import PackedLinear
-
-
-def make_layer(
-    rows: int, columns: int, planes: int = 1, hadamard: int = 128, permuted: bool = False
-) -> QuantizedLayer:
-    generator = torch.Generator().manual_seed(rows * columns + planes)
-    normal = torch.randn(planes, rows, columns, generator=generator)
-    return SignPlaneLayer.uniform(
-        columns,
-        pack_signs(normal),
-        torch.rand(planes, rows, generator=generator).half(),
-        hadamard,
-        torch.randn(columns, generator=generator).half(),
-        torch.randperm(columns, generator=generator).int() if permuted else None,
-    )
-
-
-def explicit_transform(layer: QuantizedLayer) -> torch.Tensor:
-    """T as a matrix, column by column."""
-    return layer.transform(torch.eye(layer.columns)).T
-
-
-@pytest.mark.parametrize(
-    ('rows', 'columns', 'planes', 'permuted'),
-    [
-        (5, 13, 1, False),
-        (700, 80, 1, False),
-        (64, 1152, 2, False),
-        (33, 4304, 3, True),
-        (1, 1, 1, False),
-    ],
-)
-def test_residencies_agree_and_follow_the_definition(
-    rows: int, columns: int, planes: int, permuted: bool
-) -> None:
-    layer = make_layer(rows, columns, planes, permuted=permuted)
-    bias = torch.randn(rows, generator=torch.Generator().manual_seed(1))
-    inputs = torch.randn(2, 3, columns, generator=torch.Generator().manual_seed(2))
-    packed = PackedLinear(layer, bias, 'packed')(inputs)
-    dense = PackedLinear(layer, bias, 'bf16')(inputs)
-    assert (packed - dense).norm() <= 1e-5 * dense.norm()
-    expected = inputs @ layer.reconstruct().T + bias
-    assert (packed - expected).norm() <= 1e-5 * expected.norm()
-
-
-def test_reconstruct_is_planes_times_transform() -> None:
-    layer = make_layer(6, 40, planes=2, hadamard=32, permuted=True)
-    signs = unpack_signs(layer.planes, 40)
-    inner = (layer.row_scales.float()[..., None] * signs).sum(0)
-    torch.testing.assert_close(
-        layer.reconstruct(), inner @ explicit_transform(layer), rtol=1e-5, atol=1e-5
-    )
-
-
-def test_bytes_count_every_tensor() -> None:
-    layer = make_layer(10, 13, planes=2, permuted=True)
-    assert layer.stored_bytes() == 2 * 10 * 2 + 2 * 10 * 2 + 13 * 2 + 13 * 4
-    assert layer.nominal_bits == 2.0
+from hbvla_ros.packed.log_scales import read_scale, store_log_scale
 
 
 def test_scales_take_the_closer_of_the_two_half_precisions() -> None:
@@ -78,25 +20,46 @@ def test_scales_take_the_closer_of_the_two_half_precisions() -> None:
     assert store_scale(torch.tensor([1e6, 1.0])).dtype == torch.bfloat16
 
 
-def test_wrong_parts_are_named() -> None:
-    layer = make_layer(4, 16)
-    broken = dataclasses.replace(layer, row_scales=layer.row_scales[:, :3])
-    with pytest.raises(HbvlaError, match=r'blocks\.0\.fc1\.row_scales: expected \(1, 4\)'):
-        broken.check('blocks.0.fc1')
+def test_column_numbers_take_16_bits_as_long_as_they_fit() -> None:
+    for columns, dtype in ((2**15 - 1, torch.int16), (2**15, torch.int32)):
+        stored = store_index(torch.tensor([0, columns - 1, columns]), columns)
+        assert stored.dtype == dtype and stored.tolist() == [0, columns - 1, columns]
+
+
+def test_scales_of_8_bits_keep_sign_zero_and_size() -> None:
+    values = torch.randn(500, generator=torch.Generator().manual_seed(0)).exp()
+    values[::3] *= -1
+    values[7] = 0.0
+    codes, span = store_log_scale(values)
+    assert codes.dtype == torch.uint8 and span.shape == (2,)
+    read = read_scale(codes, span)
+    assert read[7] == 0.0 and bool((read.sign() == values.sign()).all())
+    alive = values != 0
+    most = float(values[alive].abs().max() / values[alive].abs().min()) ** (1 / 126)
+    assert (read[alive] / values[alive]).log().abs().max() < 0.51 * torch.tensor(most).log()
+
+
+@pytest.mark.parametrize('values', [[0.0, 0.0], [3.0, 3.0], [-2.0], []])
+def test_scales_of_8_bits_without_a_range(values: list[float]) -> None:
+    stored = store_log_scale(torch.tensor(values))
+    torch.testing.assert_close(read_scale(*stored), torch.tensor(values), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize(
     ('residency', 'message'), [('int8', 'not in this version'), ('x', 'unknown')]
 )
-def test_residencies_that_do_not_exist_are_refused(residency: str, message: str) -> None:
+def test_residencies_that_do_not_exist_are_refused(make: Any, residency: str, message: str) -> None:
     with pytest.raises(HbvlaError, match=message):
-        PackedLinear(make_layer(4, 16), None, residency)
+        PackedLinear(make.sign_planes(4, 16), None, residency)
 
 
-def test_packed_linear_takes_the_place_of_linear() -> None:
+@pytest.mark.parametrize('form', FORMS)
+def test_packed_linear_takes_the_place_of_linear(make: Any, form: str) -> None:
     linear = nn.Linear(16, 4)
-    packed = PackedLinear(make_layer(4, 16), linear.bias)
+    layer = make.any(form, 4, 16, 5)
+    packed = PackedLinear(layer, linear.bias)
     assert (packed.in_features, packed.out_features) == (16, 4)
     assert not list(packed.parameters())
     held = sum(b.numel() * b.element_size() for n, b in packed.named_buffers() if n != 'bias')
-    assert held == make_layer(4, 16).stored_bytes()
+    assert held == layer.stored_bytes()
+    assert 'in_features' not in repr(packed) and repr(packed).startswith('PackedLinear(16, 4')

@@ -92,7 +92,7 @@ class GroupedLayer(QuantizedLayer):
             check_names(f'tensor of {name}', own, ('planes', 'coefficients', 'runs'), PART_AXES)
             values = {**part_options, 'products': tuple(part_options['products'])}
             grouped[name] = GroupedPart(columns=columns, **own, **values)
-        check_names('tensor', rest, _PANEL_AXES if rest else ())
+        check_names('tensor', rest, (), _PANEL_AXES)
         return GroupedLayer(columns, grouped, options['paper_bits'], **rest)
 
     def expected(self) -> Expected:
@@ -116,11 +116,16 @@ class GroupedLayer(QuantizedLayer):
             yield 'parts', 'there are none'
         for name, part in self.parts.items():
             yield from ((f'{name}_{key}', problem) for key, problem in part.faults())
+            if part.planes.shape[1] != self.rows:
+                yield f'{name}_planes', f'{part.planes.shape[1]} rows, the layer has {self.rows}'
+            if part.columns != self.columns:
+                yield f'{name}_columns', f'{part.columns}, the layer has {self.columns}'
         if type(self.paper_bits) not in (int, float) or not 0 <= self.paper_bits < math.inf:
             yield 'paper_bits', f'expected a number, found {self.paper_bits!r}'
         panel = self._panel_tensors()
-        if panel and len(panel) < len(_PANEL_AXES):
-            yield 'panel', f'it is incomplete, there is only {", ".join(panel)}'
+        for name in _PANEL_AXES if panel else ():
+            if name not in panel:
+                yield name, f'it is missing, there is {", ".join(panel)}'
         yield from axis_faults(panel, _PANEL_AXES)
         yield from shape_faults(self.tensors(), self.expected())
         yield from scale_faults('panel_scales', self.panel_scales)

@@ -110,6 +110,9 @@ class GroupedPart:
             yield 'products', 'there are none'
         for product in self.products:
             yield from number_faults('products', product, 0, 2 ** len(self.planes) - 1)
+        used = {p for p in range(len(self.planes)) if any(k >> p & 1 for k in self.products)}
+        if len(used) < len(self.planes):
+            yield 'planes', f'there are {len(self.planes)}, the products take {len(used)} of them'
         yield from shape_faults(self.tensors(), self.expected())
         runs, width = self.runs.long(), self.transform.width
         if int(runs.min()) < 1 or int(runs.sum()) != width:
