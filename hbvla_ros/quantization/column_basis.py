@@ -77,20 +77,20 @@ class ColumnBasis:
         return block_hadamard(scaled, self.hadamard).T.contiguous()
 
     def blocks(self, metric: Tensor) -> list[Tensor]:
-        """H' of H, as its one diagonal block."""
+        """H' of H, as one stack (1, columns, columns)."""
         if self.scale is not None:
             metric = metric * self.scale[:, None] * self.scale[None, :]
         metric = block_hadamard(block_hadamard(metric, self.hadamard).T, self.hadamard)
-        return [(metric + metric.T) / 2]
+        return [((metric + metric.T) / 2)[None]]
 
     def white_blocks(self, columns: int, like: Tensor) -> list[Tensor]:
-        """H' of white inputs, one matrix a Hadamard block: H is the identity."""
+        """H' of white inputs, a stack (count, size, size) for each size of Hadamard blocks."""
         scale = like.new_ones(columns) if self.scale is None else self.scale
         blocks = []
         for start, size, count in hadamard_blocks(columns, self.hadamard):
-            for part in scale[start : start + size * count].view(count, size):
-                block = walsh_hadamard(walsh_hadamard(torch.diag(part.square())).T)
-                blocks.append((block + block.T) / 2)
+            part = scale[start : start + size * count].view(count, size)
+            block = walsh_hadamard(walsh_hadamard(torch.diag_embed(part.square())).mT)
+            blocks.append((block + block.mT) / 2)
         return blocks
 
 

@@ -82,9 +82,9 @@ def error_factor(hessian: Tensor) -> Tensor:
     ``tr(E H E^T)`` is ``||E R||^2``, in which column j depends on no later column of E.
 
     Args:
-        hessian: (m, m), positive definite.
+        hessian: (..., m, m), positive definite.
     """
-    return torch.linalg.cholesky(hessian.double().flip(0, 1)).flip(0, 1).float()
+    return torch.linalg.cholesky(hessian.double().flip(-2, -1)).flip(-2, -1).float()
 
 
 def relative_error(weight: Tensor, quantized: Tensor, hessian: Tensor | None = None) -> float:

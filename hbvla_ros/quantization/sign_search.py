@@ -8,15 +8,13 @@ rows), so that what one step of a sweep reads and writes lies together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from hbvla_ros.quantization.signs import Rounder, combine
-
-_PANEL = 64
+from hbvla_ros.quantization.signs import PANEL, Rounder, combine, subtract_outer
 
 
 @dataclass
@@ -55,12 +53,14 @@ class SignSearch:
 
         Args:
             target: (columns, rows), H W^T.
-            blocks: the Hessian as diagonal blocks in the order of the columns.
+            blocks: the Hessian as diagonal blocks in the order of the columns, those of the same
+                size together: (count, size, size).
         """
         self._target, self._blocks, self._kept = target, blocks, None
         self._curved = torch.empty_like(self.signs)
-        for part, block in self._parts():
-            torch.matmul(block, self.signs[:, part], out=self._curved[:, part])
+        for block, signs, curved in self._parts(self.signs, self._curved):
+            for plane, product in zip(signs, curved, strict=True):
+                torch.bmm(block, plane, out=product)
 
     def levels(self) -> Tensor:
         """(columns, rows), what signs and scales make."""
@@ -96,30 +96,23 @@ class SignSearch:
             generator: where they come from; on the device of the weights.
         """
         rounder = Rounder(self.scales)
-        for part, block in self._parts():
-            diagonal = block.diagonal().tolist()
-            for start in range(0, len(block), _PANEL):
-                stop = min(start + _PANEL, len(block))
-                here = slice(part.start + start, part.start + stop)
-                signs, curved = self.signs[:, here], self._curved[:, here]
+        for block, signs, curved, target in self._parts(
+            self.signs, self._curved, self._target[None]
+        ):
+            for start in range(0, block.shape[1], PANEL):
+                here = slice(start, start + PANEL)
+                old = combine(signs[:, :, here], self.scales)
+                gradient = target[0, :, here] - combine(curved[:, :, here], self.scales)
                 noise = None
                 if kick:
-                    noise = torch.empty_like(signs[0]).normal_(generator=generator)
+                    noise = torch.empty_like(old).normal_(generator=generator)
                     noise *= kick * rounder.step
-                old, rest = combine(signs, self.scales), self._target[here]
-                new = _round_panel(
-                    old,
-                    rest - combine(curved, self.scales),
-                    block[start:stop, start:stop],
-                    diagonal[start:stop],
-                    rounder,
-                    noise,
-                )
+                new = _round_panel(old, gradient, block[:, here, here], rounder, noise)
                 found = rounder.signs(new)
-                change = found - signs
-                self.signs[:, here] = found
-                for plane, moved in zip(self._curved, change, strict=True):
-                    plane[part].addmm_(block[:, start:stop], moved)
+                change = found - signs[:, :, here]
+                signs[:, :, here] = found
+                for plane, moved in zip(curved, change, strict=True):
+                    plane.baddbmm_(block[:, :, here], moved)
 
     def keep(self) -> None:
         """Remember the present state for :meth:`restore_worse`."""
@@ -136,13 +129,18 @@ class SignSearch:
         self._curved = torch.where(worse, kept.curved, self._curved)
         self.scales = torch.where(worse, kept.scales, self.scales)
 
-    def _parts(self) -> list[tuple[slice, Tensor]]:
-        """The columns of each block of the Hessian."""
-        parts, start = [], 0
+    def _parts(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Each stack of blocks with the parts of (P, columns, rows) that it belongs to.
+
+        Yields:
+            The stack (count, size, size), then (P, count, size, rows) of each tensor, a view.
+        """
+        start = 0
         for block in self._blocks:
-            parts.append((slice(start, start + len(block)), block))
-            start += len(block)
-        return parts
+            count, size = block.shape[:2]
+            stop = start + count * size
+            yield block, *(t[:, start:stop].unflatten(1, (count, size)) for t in tensors)
+            start = stop
 
     def _normal(self) -> tuple[Tensor, Tensor]:
         """Normal equations of the scales: float64 (rows, P, P) and (rows, P)."""
@@ -163,32 +161,27 @@ def _dot(first: Tensor, second: Tensor) -> Tensor:
 
 
 def _round_panel(
-    old: Tensor,
-    gradient: Tensor,
-    block: Tensor,
-    diagonal: list[float],
-    rounder: Rounder,
-    noise: Tensor | None,
+    old: Tensor, gradient: Tensor, block: Tensor, rounder: Rounder, noise: Tensor | None
 ) -> Tensor:
     """One panel of columns set to the best levels one after the other.
 
     Args:
-        old: (n, rows), present levels.
-        gradient: (n, rows), H times the present error; spent.
-        block: (n, n), the part of the Hessian.
-        diagonal: its diagonal.
+        old: (count, n, rows), present levels.
+        gradient: (count, n, rows), H times the present error; spent.
+        block: (count, n, n), the part of the Hessian.
         rounder: rounds to levels.
-        noise: (n, rows), added to what is rounded, or None.
+        noise: (count, n, rows), added to what is rounded, or None.
 
     Returns:
-        (n, rows), the new levels.
+        (count, n, rows), the new levels.
     """
     new = torch.empty_like(old)
-    for j, curvature in enumerate(diagonal):
-        wanted = torch.add(old[j], gradient[j], alpha=1 / curvature)
+    step = block.diagonal(dim1=1, dim2=2).reciprocal()
+    for j in range(block.shape[1]):
+        wanted = torch.addcmul(old[:, j], gradient[:, j], step[:, j, None])
         if noise is not None:
-            wanted += noise[j]
+            wanted += noise[:, j]
         level = rounder.nearest(wanted)
-        new[j] = level
-        gradient[j + 1 :].addr_(block[j, j + 1 :], level - old[j], alpha=-1)
+        new[:, j] = level
+        subtract_outer(gradient[:, j + 1 :], block[:, j, j + 1 :], level - old[:, j])
     return new

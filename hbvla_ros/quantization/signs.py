@@ -12,7 +12,8 @@ import itertools
 import torch
 from torch import Tensor
 
-_PANEL = 64
+# Columns whose changes reach the others in one matrix product.
+PANEL = 64
 
 
 def sign_patterns(planes: int) -> Tensor:
@@ -61,27 +62,27 @@ class Rounder:
         self._between = (self._levels[1:] + self._levels[:-1]) / 2
 
     def nearest(self, values: Tensor) -> Tensor:
-        """The nearest level of each value, (rows,) to (rows,)."""
+        """The nearest level of each value, (n, rows) to (n, rows)."""
         if len(self._scales) == 1:
             return torch.copysign(self._single, values)
-        place = (values > self._between).sum(dim=0, keepdim=True)
-        return self._levels.gather(0, place)[0]
+        place = (values > self._between[:, None]).sum(dim=0)
+        return self._levels.gather(0, place)
 
     def signs(self, levels: Tensor) -> Tensor:
         """The signs that make levels.
 
         Args:
-            levels: (n, rows), each one of its row's levels or near to it.
+            levels: (..., rows), each one of its row's levels or near to it.
 
         Returns:
-            (P, n, rows) of -1.0 and +1.0.
+            (P, ..., rows) of -1.0 and +1.0.
         """
         if len(self._scales) == 1:
             return torch.copysign(torch.ones_like(levels), levels * self._scales[0].sign())[None]
         place = torch.zeros_like(levels, dtype=torch.long)
         for threshold in self._between:
             place += levels > threshold
-        codes = self._order.gather(0, place)
+        codes = self._order.gather(0, place.flatten(0, -2)).view(place.shape)
         patterns = sign_patterns(len(self._scales)).to(levels)
         return torch.stack([column[codes] for column in patterns.T])
 
@@ -90,11 +91,11 @@ def combine(signs: Tensor, scales: Tensor) -> Tensor:
     """Levels of signs.
 
     Args:
-        signs: (P, n, rows).
+        signs: (P, ..., rows).
         scales: (P, rows).
 
     Returns:
-        (n, rows).
+        (..., rows).
     """
     total = signs[0] * scales[0]
     for plane, scale in zip(signs[1:], scales[1:], strict=True):
@@ -102,35 +103,49 @@ def combine(signs: Tensor, scales: Tensor) -> Tensor:
     return total
 
 
+def subtract_outer(values: Tensor, column: Tensor, row: Tensor) -> None:
+    """Take outer products away from matrices, in place.
+
+    Args:
+        values: (count, n, rows).
+        column: (count, n).
+        row: (count, rows).
+    """
+    if len(values) == 1:
+        values[0].addr_(column[0], row[0], alpha=-1)
+    else:
+        values.baddbmm_(column[:, :, None], row[:, None], alpha=-1)
+
+
 def error_feedback(weight: Tensor, factor: Tensor, scales: Tensor) -> Tensor:
     """Column-wise rounding with the error of each column carried to the next ones (GPTQ, LDLQ).
 
     With H = R R^T the error is ``||E R||^2``; each column is rounded so that its own column of
-    E R is as small as it can be after the ones before it.
+    E R is as small as it can be after the ones before it. Blocks of columns that have nothing to
+    do with each other are taken side by side.
 
     Args:
-        weight: (columns, rows), transposed: what one step reads and writes lies together.
-        factor: upper R with ``R R^T = H``, (columns, columns), see ``hessian.error_factor``.
+        weight: (blocks, columns, rows), transposed: what one step reads and writes lies together.
+        factor: upper R with ``R R^T = H`` of each block, (blocks, columns, columns), see
+            ``hessian.error_factor``.
         scales: (P, rows).
 
     Returns:
-        (columns, rows) of levels.
+        (blocks, columns, rows) of levels.
     """
     rounder = Rounder(scales)
-    levels = torch.empty_like(weight)
-    carried = torch.zeros_like(weight)
-    diagonal = factor.diagonal().tolist()
-    for start in range(0, len(weight), _PANEL):
-        stop = min(start + _PANEL, len(weight))
-        within = factor[start:stop, start:stop]
-        errors = torch.empty_like(weight[start:stop])
-        panel = carried[start:stop]
-        for j in range(stop - start):
-            column = weight[start + j]
-            wanted = torch.add(column, panel[j], alpha=1 / diagonal[start + j])
-            level = rounder.nearest(wanted)
-            levels[start + j] = level
-            torch.sub(column, level, out=errors[j])
-            panel[j + 1 :].addr_(within[j, j + 1 :], errors[j])
-        carried[stop:].addmm_(factor[start:stop, stop:].T, errors)
+    levels, wanted = torch.empty_like(weight), weight.clone()
+    # Divided by the diagonal once, so that what is carried adds to the weights as it is.
+    factor = factor / factor.diagonal(dim1=1, dim2=2)[:, None, :]
+    for start in range(0, weight.shape[1], PANEL):
+        stop = min(start + PANEL, weight.shape[1])
+        errors = torch.empty_like(weight[:, start:stop])
+        for j in range(start, stop):
+            level = rounder.nearest(wanted[:, j])
+            levels[:, j] = level
+            errors[:, j - start] = level - weight[:, j]
+            subtract_outer(
+                wanted[:, j + 1 : stop], factor[:, j, j + 1 : stop], errors[:, j - start]
+            )
+        wanted[:, stop:].baddbmm_(factor[:, start:stop, stop:].mT, errors, alpha=-1)
     return levels

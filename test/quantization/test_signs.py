@@ -59,7 +59,7 @@ def test_rounding_finds_the_nearest_of_all_levels_and_their_signs(planes: int) -
     values = torch.randn(50, 4, generator=generator)
     scales = torch.randn(planes, 4, generator=generator)
     rounder = Rounder(scales)
-    found = torch.stack([rounder.nearest(row) for row in values])
+    found = rounder.nearest(values)
     levels = torch.stack(
         [
             sum(s * scales[p] for p, s in enumerate(pattern))  # type: ignore[misc]
@@ -78,10 +78,10 @@ def search_problem(
 ) -> tuple[torch.Tensor, torch.Tensor, SignSearch]:
     weight, hessian = problem(rows, columns)
     scales = initial_scales(weight, planes)
-    levels = error_feedback(weight.T.contiguous(), error_factor(hessian), scales)
+    levels = error_feedback(weight.T[None], error_factor(hessian)[None], scales)[0]
     energies = energy(weight, hessian).double()
     search = SignSearch(Rounder(scales).signs(levels), scales, energies)
-    search.move((weight @ hessian).T.contiguous(), [hessian])
+    search.move((weight @ hessian).T.contiguous(), [hessian[None]])
     return weight, hessian, search
 
 
@@ -101,7 +101,7 @@ def test_feedback_is_the_same_with_either_factor() -> None:
     """The textbook form divides by the Cholesky factor of the inverse Hessian."""
     weight, hessian = problem(rows=20, columns=140)
     scales = initial_scales(weight, 1)
-    ours = error_feedback(weight.T.contiguous(), error_factor(hessian), scales).T
+    ours = error_feedback(weight.T[None], error_factor(hessian)[None], scales)[0].T
     rest, factor = weight.double(), feedback_factor(hessian).double()
     expected = torch.empty_like(rest)
     for j in range(140):
@@ -119,8 +119,7 @@ def test_feedback_is_the_same_with_either_factor() -> None:
 @pytest.mark.parametrize('planes', [1, 2])
 def test_sweeps_lower_the_error_to_a_local_minimum(planes: int) -> None:
     weight, hessian, search = search_problem(20, 140, planes)
-    plain = Rounder(search.scales).nearest
-    rounded = torch.stack([plain(column) for column in weight.T]).T
+    rounded = Rounder(search.scales).nearest(weight.T).T
     assert float(search.errors().sum()) < float(energy(weight - rounded, hessian).sum())
     previous = search.errors()
     for _ in range(40):

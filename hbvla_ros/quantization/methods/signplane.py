@@ -231,15 +231,13 @@ def _start(problem: _Problem, basis: ColumnBasis, counts: Tensor) -> list[_Group
         rows = (counts == count).nonzero().flatten()
         part = inner[:, rows]
         scales = initial_scales(part.T, count)
-        levels = torch.cat(
-            [
-                error_feedback(columns, factor, scales)
-                for columns, factor in zip(
-                    part.split([len(block) for block in blocks]), factors, strict=True
-                )
-            ]
-        )
-        signs = Rounder(scales).signs(levels)
+        levels, start = [], 0
+        for factor in factors:
+            stop = start + factor.shape[0] * factor.shape[1]
+            stack = part[start:stop].unflatten(0, factor.shape[:2])
+            levels.append(error_feedback(stack, factor, scales).flatten(0, 1))
+            start = stop
+        signs = Rounder(scales).signs(torch.cat(levels))
         groups.append(_Group(rows, SignSearch(signs, scales, problem.energy[rows])))
     _move(problem, basis, groups, blocks)
     return groups
