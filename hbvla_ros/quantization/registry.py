@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.layer import QuantizedLayer
-from hbvla_ros.quantization.methods import billm, hbllm, rtn, signplane
+from hbvla_ros.quantization.methods import billm, bivlm, hbllm, hbvla, hbvla_options, rtn, signplane
 from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.summaries import list_methods
 
@@ -67,6 +67,8 @@ METHODS = {
         ),
         Method('billm', billm.quantize, billm.PRESETS),
         Method('hbllm', hbllm.quantize, hbllm.PRESETS),
+        Method('hbvla', hbvla.quantize, hbvla_options.PRESETS, two_hessians=True),
+        Method('bivlm', bivlm.quantize, bivlm.PRESETS),
     )
 }
 

@@ -8,6 +8,8 @@ SUMMARIES = {
     'rtn': 'signs and mean-abs row scales of the weights as they are, a baseline',
     'billm': 'BiLLM: order 2 for salient columns, two groups for the others, about 2.9 bits',
     'hbllm': 'HBLLM: dense and sparse groups in the Haar domain, about 3.4 bits',
+    'hbvla': 'HBVLA: HBLLM with policy-aware saliency and paired columns, 3.1 to 3.4 bits',
+    'bivlm': 'Bi-VLM, a reconstruction as no code is published: Gaussian sets, about 3 bits',
 }
 
 

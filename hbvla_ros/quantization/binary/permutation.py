@@ -47,9 +47,9 @@ def haar_order(
 ) -> Tensor:
     """Algorithm 1: pair each column with its nearest unused one, then chain the pairs.
 
-    Columns 2 k and 2 k + 1 of the result are a pair. The column that an odd number leaves over comes
-    last, where it shifts no pair. Inside one block of columns the chain changes nothing, since
-    every group spans the block; over several blocks it decides which pairs share one (spec 1.5).
+    Columns 2 k and 2 k + 1 of the result are a pair. The column that an odd number leaves over
+    comes last, where it shifts no pair. Inside one block of columns the chain changes nothing,
+    since every group spans the block; over several it decides which pairs share one (spec 1.5).
 
     Args:
         weight: float32 (rows, n), n >= 1.

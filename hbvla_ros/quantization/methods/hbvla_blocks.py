@@ -15,17 +15,17 @@ from hbvla_ros.quantization.binary.haar import haar_columns, haar_rows, join_ban
 from hbvla_ros.quantization.binary.permutation import haar_order
 from hbvla_ros.quantization.binary.refine import block_metric, refine_codes
 from hbvla_ros.quantization.binary.residual import residual_code
-from hbvla_ros.quantization.binary.salient_count import (
-    best_salient,
-    joint_error,
-    salient_counts,
-    weighted_error,
-)
 from hbvla_ros.quantization.binary.saliency import (
     fill_salient,
     other_columns,
     rank_columns,
     search_salient,
+)
+from hbvla_ros.quantization.binary.salient_count import (
+    best_salient,
+    joint_error,
+    salient_counts,
+    weighted_error,
 )
 from hbvla_ros.quantization.methods.hbvla_options import HbvlaOptions
 

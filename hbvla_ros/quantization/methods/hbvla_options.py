@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -96,3 +97,23 @@ class HbvlaOptions(MethodOptions):
     def salient_rule(self) -> GroupRule:
         """How the groups of the salient part are found."""
         return GroupRule(self.salient_shared_mean, self.scale, self.partition, self.centred)
+
+
+_BEST = HbvlaOptions(
+    candidates=8,
+    salient_search='error',
+    salient_code='int8',
+    nonsalient='drop',
+    perm='block',
+    column_sort=True,
+    scale='mean_abs',
+    centred=True,
+    feedback='exact',
+)
+
+PRESETS = {
+    'default': _BEST,
+    'best': _BEST,
+    'parity': HbvlaOptions(),
+    'refined': dataclasses.replace(_BEST, candidates=4, refits=2),
+}
