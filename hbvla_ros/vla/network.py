@@ -175,11 +175,15 @@ class OpenVLANetwork(nn.Module):
     ) -> Encoded:
         """One pass over the sequence; arguments as for :meth:`embeddings`."""
         hidden = self.language_model(self.embeddings(context, noisy_actions, timestep))
+        return Encoded(hidden, self.action_states(hidden), context.features)
+
+    def action_states(self, hidden: Tensor) -> Tensor:
+        """The slice (B, K * slots per step, D) of the last states (B, S, D) that the head reads."""
         slots = self.platform.action_slots
         # Slot a reads the state one position before its own (next-token alignment), so the slice
         # starts at the empty token and leaves out the last slot's and the stop token's states.
         start = hidden.shape[1] - slots - 2
-        return Encoded(hidden, hidden[:, start : start + slots], context.features)
+        return hidden[:, start : start + slots]
 
     def encode(
         self,
