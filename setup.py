@@ -19,6 +19,10 @@ INSTALL_REQUIRES = [
     'rich>=12.0',
     'matplotlib>=3.5',
     'jinja2>=3.0',
+    # Recorded episodes; images of bags take OpenCV as well, which comes with ROS or from its extra.
+    'h5py>=3.6',
+    'rosbags>=0.11,<0.12',
+    'rosbags-image>=0.10,<0.11',
 ]
 EXTRAS_REQUIRE = {
     # The simulated robot.

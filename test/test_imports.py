@@ -18,13 +18,14 @@ ALLOWED = {
     'quantization': {'vla', 'packed'},
     'policy': {'vla', 'packed'},
     'quantizing': {'vla', 'packed', 'quantization', 'recordings'},
+    'recordings': {'control'},
     'sim': {'control'},
-    'training': {'vla', 'sim'},
-    'evaluation': {'policy', 'control', 'sim'},
+    'training': {'vla', 'sim', 'recordings'},
+    'evaluation': {'policy', 'control', 'sim', 'recordings'},
     'nodes': {'policy', 'quantizing', 'control', 'sim', 'evaluation', 'vla', 'packed',
-              'quantization'},
+              'quantization', 'recordings'},
     'cli': {'policy', 'quantizing', 'control', 'sim', 'evaluation', 'nodes', 'vla', 'packed',
-            'quantization', 'training'},
+            'quantization', 'training', 'recordings'},
 }  # fmt: skip
 # Starting the nodes is the one thing evaluation needs of them, lazily and by name.
 TORCH = {'vla', 'packed', 'quantization', 'training', 'policy'}

@@ -1,0 +1,106 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Recognises what a path holds and opens it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.recordings.recording import Given, Needs, Recording
+
+_HDF5_SUFFIXES = ('.hdf5', '.h5')
+_TAKEN = (
+    'hbvla demos writes episode_*.npz; ALOHA episode_*.hdf5 and rosbag2 folders, .mcap and .db3 '
+    'files are taken as well'
+)
+
+
+def open_recordings(path: Path, needs: Needs, given: Given | None = None) -> list[Recording]:
+    """Open every episode at a path.
+
+    Args:
+        path: a folder of simulator episodes, of HDF5 episodes or of bags, a bag folder, or a
+            single file of any kind.
+        needs: what the policy takes.
+        given: what the recordings do not say themselves.
+
+    Returns:
+        The recordings, sorted by name; at least one.
+
+    Raises:
+        HbvlaError: nothing there, several kinds in one folder, or a recording that is damaged or
+            does not fit the policy.
+    """
+    given = given or Given()
+    if not path.exists():
+        raise HbvlaError(f'{path}: no such folder or file; give recorded episodes')
+    kind, paths = _recognise(path)
+    make = _READERS[kind]
+    return [make(one, needs, given) for one in paths]
+
+
+def _recognise(path: Path) -> tuple[str, list[Path]]:
+    """Kind of what lies at a path, and each episode's own path."""
+    if path.is_file() or (path / 'metadata.yaml').is_file():
+        kind = _kind(path)
+        if kind is None:
+            fix = f'{path}: not a recorded episode; {_TAKEN}'
+            if path.suffix == '.bag':
+                fix = f'{path}: a ROS 1 bag; convert it with "rosbags-convert --src {path.name}"'
+            raise HbvlaError(fix)
+        return kind, [path]
+    found: dict[str, list[Path]] = {}
+    for one in sorted(path.iterdir()):
+        kind = _kind(one)
+        # A dataset folder holds other arrays too.
+        if kind == 'simulator' and not one.name.startswith('episode_'):
+            continue
+        if kind is not None:
+            found.setdefault(kind, []).append(one)
+    if not found:
+        raise HbvlaError(f'{path}: no recorded episode in it; {_TAKEN}')
+    if len(found) > 1:
+        names = ', '.join(paths[0].name for paths in found.values())
+        raise HbvlaError(
+            f'{path}: holds several kinds of episodes ({names}); put them into folders of their own'
+        )
+    return next(iter(found.items()))
+
+
+def _kind(path: Path) -> str | None:
+    if path.is_dir():
+        return 'rosbag' if (path / 'metadata.yaml').is_file() else None
+    if path.name.startswith('.'):
+        return None
+    if path.suffix == '.npz':
+        return 'simulator'
+    if path.suffix in _HDF5_SUFFIXES:
+        return 'aloha_hdf5'
+    return 'rosbag' if path.suffix in ('.mcap', '.db3') else None
+
+
+def _simulator(path: Path, needs: Needs, given: Given) -> Recording:
+    from hbvla_ros.recordings.simulator import SimulatorEpisode
+
+    return SimulatorEpisode(path, needs)
+
+
+def _aloha(path: Path, needs: Needs, given: Given) -> Recording:
+    from hbvla_ros.recordings.aloha_hdf5 import AlohaEpisode
+
+    return AlohaEpisode(path, needs, given)
+
+
+def _bag(path: Path, needs: Needs, given: Given) -> Recording:
+    from hbvla_ros.recordings.rosbag import BagRecording
+
+    return BagRecording(path, needs, given)
+
+
+# The libraries of a kind are imported only when it is there.
+_READERS: dict[str, Callable[[Path, Needs, Given], Recording]] = {
+    'simulator': _simulator,
+    'aloha_hdf5': _aloha,
+    'rosbag': _bag,
+}
