@@ -81,7 +81,7 @@ class Policy:
         folder = Path(folder)
         if not folder.is_dir():
             raise HbvlaError(f'{folder}: no such checkpoint folder')
-        _check_device(device)
+        check_device(device)
         if not isinstance(platform, Platform):
             platform = resolve_platform(folder, platform)
         if (folder / MANIFEST_NAME).is_file():
@@ -204,8 +204,12 @@ def dtype_for(device: str | torch.device) -> torch.dtype:
     return torch.bfloat16 if str(device).startswith('cuda') else torch.float32
 
 
-def _check_device(device: str | torch.device) -> None:
-    """Raise HbvlaError if torch cannot compute there."""
+def check_device(device: str | torch.device) -> None:
+    """Refuse a device that torch cannot compute on.
+
+    Raises:
+        HbvlaError: with torch's reason.
+    """
     try:
         torch.empty(1, device=device).cpu()
     # What an absent device raises depends on its kind and on how torch was built.

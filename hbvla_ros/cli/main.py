@@ -15,7 +15,7 @@ from hbvla_ros.errors import HbvlaError
 
 # In the order of the help text: from a checkpoint to moving arms. Modules are imported only to
 # build their parser; what is heavy is imported inside their ``run``.
-_COMMANDS = ('quantize', 'info', 'act', 'eval', 'demo', 'demos', 'train', 'doctor')
+_COMMANDS = ('quantize', 'info', 'act', 'eval', 'demo', 'demos', 'train', 'bench', 'doctor')
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

@@ -41,6 +41,11 @@ class SyntheticLayer:
     calibration: Tensor
     test: Tensor
 
+    def to(self, device: str) -> SyntheticLayer:
+        """The same layer on another device; what is drawn is always drawn on the CPU."""
+        moved = [t.to(device) for t in (self.weight, self.calibration, self.test)]
+        return SyntheticLayer(self.kind, *moved)
+
 
 def output_error(layer: SyntheticLayer, reconstruction: Tensor) -> float:
     """``tr(E C E^T) / tr(W C W^T)`` with E = W - reconstruction and C of the held-out tokens."""
