@@ -11,22 +11,28 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.quantization.activations import ActivationCache
 from hbvla_ros.quantization.calibration import NetworkInputs
 from hbvla_ros.quantization.probe_action import action_importance
 from hbvla_ros.quantization.probe_options import ProbeOptions
 from hbvla_ros.quantization.probe_stream import streamed_action_importance
-from hbvla_ros.quantization.targets import block_chains, quantized_linears
+from hbvla_ros.quantization.stream import StreamedNetwork
+from hbvla_ros.quantization.targets import quantized_linears
 from hbvla_ros.vla.checkpoint import Checkpoint
-from hbvla_ros.vla.network import OpenVLANetwork
 from hbvla_ros.vla.platform import resolve_platform
 
 OPTIONS = ProbeOptions(probes=3)
 
 
+def open_checkpoint(folder: Path) -> Checkpoint:
+    return Checkpoint.open(folder, resolve_platform(folder))
+
+
 def inputs(samples: int, words: int, seed: int) -> NetworkInputs:
+    """Random inputs of the tiny platform: 2 cameras, 14 joints, chunks of 3."""
     generator = torch.Generator().manual_seed(seed)
     return NetworkInputs(
         torch.randn(samples, 12, 32, 32, generator=generator),
@@ -36,88 +42,55 @@ def inputs(samples: int, words: int, seed: int) -> NetworkInputs:
     )
 
 
-class OneBlock:
-    """A network whose blocks have no memory but while they are in use."""
+class CountingStream(StreamedNetwork):
+    """Notes the largest number of blocks that had tensors at the same time."""
 
-    def __init__(self, folder: Path) -> None:
-        checkpoint = Checkpoint.open(folder, resolve_platform(folder))
-        self.whole = checkpoint.load_network().requires_grad_(False)
-        self.network = checkpoint.load_network().requires_grad_(False)
-        self.blocks = [block for chain in block_chains(self.network) for block, _ in chain]
-        for block in self.blocks:
-            self.network.get_submodule(block).to('meta')
-        self.now = 0
-        self.most = 0
+    now = most = 0
 
     @contextmanager
-    def materialise(self, block: str) -> Iterator[nn.Module]:
+    def block(self, name: str) -> Iterator[nn.Module]:
         self.now += 1
         self.most = max(self.most, self.now)
-        module = self.network.get_submodule(block)
-        state = self.whole.get_submodule(block).state_dict()
-        module.load_state_dict(state, assign=True)
-        module.requires_grad_(False)
-        yield module
-        module.to('meta')
+        with super().block(name) as module:
+            yield module
         self.now -= 1
 
 
-@pytest.fixture
-def one_block(tiny_checkpoint: Path) -> OneBlock:
-    return OneBlock(tiny_checkpoint)
-
-
 @pytest.mark.parametrize('per_sample', [True, False])
+@pytest.mark.parametrize('on_disk', [True, False])
 def test_same_weights_and_sensitivities_as_the_whole_network(
-    one_block: OneBlock, per_sample: bool
+    tiny_checkpoint: Path, tmp_path: Path, per_sample: bool, on_disk: bool
 ) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    whole = checkpoint.load_network().requires_grad_(False)
     batches = [inputs(3, 3, 0), inputs(2, 5, 1)]
     types = [torch.tensor([4] + [0] * 8 + [2] + [1] * n + [3] * 6 + [4]) for n in (3, 5)]
     options = dataclasses.replace(
         OPTIONS, balance_types=per_sample, per_sample_normalisation=per_sample
     )
-    names = quantized_linears(one_block.whole)
-    wanted = action_importance(one_block.whole, names, batches, options, 5, types=types)
-    store: dict[tuple[str | int, ...], Tensor] = {}
-    steps: list[None] = []
+    names = quantized_linears(whole)
+    wanted = action_importance(whole, names, batches, options, 5, types=types)
+    stream, steps = CountingStream(checkpoint), []
+    cache = ActivationCache(tmp_path if on_disk else None)
     found = streamed_action_importance(
-        one_block.network, one_block.materialise, batches, options, 5, store,
-        lambda: steps.append(None), types,
-    )  # fmt: skip
+        stream, batches, options, 5, cache, lambda: steps.append(None), types
+    )
     assert set(found.weights) == set(wanted.weights) == set(names)
     for name in names:
         for one, other in zip(found.weights[name], wanted.weights[name], strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
         assert found.sensitivity[name] == pytest.approx(wanted.sensitivity[name], rel=1e-4)
     assert found.tokens == wanted.tokens
-    assert not store and len(steps) == 2 * len(one_block.blocks)
-    assert one_block.most == 1 and one_block.now == 0
-
-
-def test_the_network_is_whole_again_even_after_an_error(one_block: OneBlock) -> None:
-    network = one_block.network
-    before = dict(network.named_modules())
-
-    @contextmanager
-    def broken(block: str) -> Iterator[nn.Module]:
-        raise HbvlaError(f'{block}: disk full')
-        yield
-
-    with pytest.raises(HbvlaError, match='disk full'):
-        streamed_action_importance(network, broken, [inputs(1, 3, 0)], OPTIONS, 0)
-    streamed_action_importance(network, one_block.materialise, [inputs(1, 3, 0)], OPTIONS, 0)
-    after = dict(network.named_modules())
-    assert list(before) == list(after) and all(before[n] is after[n] for n in before)
+    assert len(steps) == 2 * sum(len(chain) for chain in stream.chains)
+    assert stream.most == 1 and stream.now == 0
 
 
 def test_language_that_modulates_the_towers_is_no_hindrance(make_tiny_checkpoint: Any) -> None:
-    one_block = OneBlock(make_tiny_checkpoint(config={'film': True}))
-    batches = [inputs(2, 3, 0)]
-    names = quantized_linears(one_block.whole)
-    wanted = action_importance(one_block.whole, names, batches, OPTIONS, 5)
-    found = streamed_action_importance(
-        one_block.network, one_block.materialise, batches, OPTIONS, 5
-    )
+    checkpoint = open_checkpoint(make_tiny_checkpoint(config={'film': True}))
+    whole, batches = checkpoint.load_network().requires_grad_(False), [inputs(2, 3, 0)]
+    names = quantized_linears(whole)
+    wanted = action_importance(whole, names, batches, OPTIONS, 5)
+    found = streamed_action_importance(StreamedNetwork(checkpoint), batches, OPTIONS, 5)
     for name in names:
         torch.testing.assert_close(
             found.weights[name][0], wanted.weights[name][0], rtol=1e-4, atol=1e-5
@@ -126,11 +99,8 @@ def test_language_that_modulates_the_towers_is_no_hindrance(make_tiny_checkpoint
 
 @pytest.mark.parametrize('head', ['diffusion', 'discrete'])
 def test_other_heads_are_refused(make_tiny_checkpoint: Any, head: str) -> None:
-    one_block = OneBlock(
+    checkpoint = open_checkpoint(
         make_tiny_checkpoint(config={'head': head}, platform={'action_slots_per_step': 14})
     )
-    assert isinstance(one_block.network, OpenVLANetwork)
-    with pytest.raises(HbvlaError, match=f'a {head} head: .*use --probe block'):
-        streamed_action_importance(
-            one_block.network, one_block.materialise, [inputs(1, 3, 0)], OPTIONS, 0
-        )
+    with pytest.raises(HbvlaError, match=f'a {head} head needs .*use --probe block'):
+        streamed_action_importance(StreamedNetwork(checkpoint), [inputs(1, 3, 0)], OPTIONS, 0)
