@@ -114,6 +114,30 @@ class SignSearch:
                 for plane, moved in zip(curved, change, strict=True):
                     plane.baddbmm_(block[:, :, here], moved)
 
+    def descend(self, sweeps: int) -> None:
+        """Sweeps without a kick, each followed by a fit of the row scales."""
+        for _ in range(sweeps):
+            self.sweep()
+            self.fit_scales()
+
+    def leave_minimum(
+        self, kicks: int, strength: float, sweeps: int, generator: torch.Generator
+    ) -> None:
+        """Kick, descend again, and go back in the rows that came out worse.
+
+        Args:
+            kicks: sweeps with a kick, which fades from the first to the last.
+            strength: kick of the first of them.
+            sweeps: sweeps without afterwards.
+            generator: where the random numbers come from.
+        """
+        self.keep()
+        for number in range(kicks):
+            self.sweep(strength * (1 - number / kicks), generator)
+            self.fit_scales()
+        self.descend(sweeps)
+        self.restore_worse()
+
     def keep(self) -> None:
         """Remember the present state for :meth:`restore_worse`."""
         self._kept = _Kept(

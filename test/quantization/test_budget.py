@@ -112,8 +112,10 @@ def test_a_layer_of_unequal_rows_spends_planes_on_the_large_ones() -> None:
 
 def test_explicit_tiles_are_taken_or_refused() -> None:
     layer: Any = SIGNPLANE.quantize(
-        weight_of(200, 64), None, SignPlaneOptions(rounds=1, cycles=1, tile_planes=(3, 1))
+        weight_of(200, 64), None, SignPlaneOptions(rounds=1, cycles=1, tile_planes='31')
     )
     assert layer.tile_planes.tolist() == [3, 1]
-    with pytest.raises(ValueError, match='need 2 numbers of 1 to 3'):
-        SIGNPLANE.quantize(weight_of(200, 64), None, SignPlaneOptions(tile_planes=(3,)))
+    with pytest.raises(HbvlaError, match='tile_planes 3: 200 rows take 2 digits'):
+        SIGNPLANE.quantize(weight_of(200, 64), None, SignPlaneOptions(tile_planes='3'))
+    with pytest.raises(ValueError, match='digits of 1 to 3'):
+        SignPlaneOptions(tile_planes='14')

@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.bits import pack_signs
 from hbvla_ros.packed.forms.sign_planes import ROW_TILE, SignPlaneLayer
 from hbvla_ros.packed.layer import QuantizedLayer
@@ -27,20 +28,20 @@ from hbvla_ros.quantization.column_basis import (
     StoredScale,
     balance,
     principal_signs,
-    refit_scale,
 )
-from hbvla_ros.quantization.hessian import damped, error_factor
 from hbvla_ros.quantization.options import MethodOptions
-from hbvla_ros.quantization.sign_search import SignSearch
-from hbvla_ros.quantization.signs import Rounder, error_feedback, initial_scales
-from hbvla_ros.quantization.tiles import (
-    MOST_PLANES,
-    layer_bytes,
-    planes_of_tiles,
-    tile_rows,
+from hbvla_ros.quantization.sign_groups import (
+    Group,
+    Problem,
+    move_groups,
+    refit_columns,
+    start_groups,
 )
+from hbvla_ros.quantization.signs import initial_scales
+from hbvla_ros.quantization.tiles import MOST_PLANES, layer_bytes, planes_of_tiles, tile_rows
 
 _SPAN_BYTES = 8
+_SAMPLED_ROWS = 256
 _TRANSFORM_BLOCKS = {'haar': 2, 'none': 1}
 
 
@@ -65,7 +66,8 @@ class SignPlaneOptions(MethodOptions):
         scale_bits: 8 or 16 bits a scale.
         stored_bits: budget of stored bits a weight of this layer, which tiles of 128 rows share
             by their error; takes the place of ``planes``.
-        tile_planes: planes of each tile of 128 rows; takes the place of both.
+        tile_planes: planes of each tile of 128 rows as digits, such as '2112'; takes the place of
+            both.
     """
 
     damping: float = 0.1
@@ -81,7 +83,7 @@ class SignPlaneOptions(MethodOptions):
     sweeps: int = 2
     scale_bits: Literal[8, 16] = 8
     stored_bits: float | None = None
-    tile_planes: tuple[int, ...] | None = None
+    tile_planes: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no layer can have."""
@@ -89,6 +91,8 @@ class SignPlaneOptions(MethodOptions):
             raise ValueError(f'planes must be 1 to {MOST_PLANES}, got {self.planes}')
         if self.hadamard < 1 or self.hadamard & (self.hadamard - 1):
             raise ValueError(f'hadamard must be a power of two, got {self.hadamard}')
+        if self.tile_planes is not None and set(self.tile_planes) - set('123'):
+            raise ValueError(f'tile_planes must be digits of 1 to 3, got {self.tile_planes}')
 
     @property
     def block(self) -> int:
@@ -109,39 +113,6 @@ class SignPlaneOptions(MethodOptions):
         )
 
 
-@dataclass
-class _Problem:
-    """A layer: what stays the same while signs and scales change.
-
-    Attributes:
-        weight: float32 (rows, columns), zero where the inputs never moved.
-        metric: damped Hessian, or None for the identity.
-        pulled: weight @ metric.
-        energy: float64 (rows,), error of all zeros.
-    """
-
-    weight: Tensor
-    metric: Tensor | None
-    pulled: Tensor
-    energy: Tensor
-
-    @staticmethod
-    def of(weight: Tensor, hessian: Tensor | None, damping: float) -> _Problem:
-        """Take a layer; inputs that never moved say nothing about their weights."""
-        metric = None
-        if hessian is not None:
-            weight = weight.masked_fill(hessian.diagonal() <= 0, 0.0)
-            metric = damped(hessian, damping)
-        pulled = weight if metric is None else weight @ metric
-        return _Problem(weight, metric, pulled, (pulled * weight).sum(dim=1, dtype=torch.float64))
-
-    def blocks(self, basis: ColumnBasis) -> list[Tensor]:
-        """The Hessian in a basis, as diagonal blocks."""
-        if self.metric is None:
-            return basis.white_blocks(self.weight.shape[1], self.weight)
-        return basis.blocks(self.metric)
-
-
 def quantize(weight: Tensor, hessian: Tensor | None, options: SignPlaneOptions) -> QuantizedLayer:
     """Quantize one weight matrix.
 
@@ -153,30 +124,58 @@ def quantize(weight: Tensor, hessian: Tensor | None, options: SignPlaneOptions) 
         hessian: float32 (columns, columns), mean of x x^T over calibration tokens, or None.
         options: all fields are used.
     """
-    problem = _Problem.of(weight, hessian, options.damping)
-    scale = _initial_column_scale(problem, options)
+    problem = Problem.of(weight, hessian, options.damping)
+    scale = _initial_column_scale(problem.weight, problem.metric, options)
     basis = ColumnBasis(None if scale is None else scale.values, options.block)
     planes = tile_planes_for(basis.inner(problem.weight), options)
-    counts = torch.tensor(planes, device=weight.device).repeat_interleave(ROW_TILE)[: len(weight)]
-    groups = _start(problem, basis, counts)
+    groups = start_groups(problem, basis, _row_counts(planes, weight))
     generator = torch.Generator(weight.device).manual_seed(options.seed)
-    for _ in range(options.rounds):
-        _improve(groups)
+    for group in groups:
+        group.search.descend(options.rounds)
     for _ in range(options.cycles):
         if scale is not None:
-            scale = _refit_column_scale(problem, basis, groups, options)
+            fitted = refit_columns(problem, basis, groups)
+            scale = StoredScale.of(fitted, options.scale_bits)
             basis = ColumnBasis(scale.values, options.block)
-            _move(problem, basis, groups)
-        _kick(groups, options, generator)
+            move_groups(problem, basis, groups)
+        for group in groups:
+            group.search.leave_minimum(options.kicks, options.kick, options.sweeps, generator)
     return _layer(groups, scale, planes, options, len(weight))
 
 
-@dataclass
-class _Group:
-    """Rows with the same number of planes."""
+def estimate_tile_errors(
+    weight: Tensor, hessian: Tensor | None, options: SignPlaneOptions
+) -> Tensor:
+    """About the error that each tile of rows has with 1, 2 and 3 planes.
 
-    rows: Tensor
-    search: SignSearch
+    Rows share the Hessian, so that their errors after the feedback go by the squares of their
+    scales, within a tenth; how much of a square is left is measured on some of them.
+
+    Args:
+        weight: float32 (rows, columns).
+        hessian: float32 (columns, columns), or None.
+        options: as for :func:`quantize`.
+
+    Returns:
+        float64 (3, tiles), parts of ``tr(E H E^T)``.
+    """
+    if hessian is not None:
+        weight = weight.masked_fill(hessian.diagonal() <= 0, 0.0)
+    sample = weight[:: max(1, len(weight) // _SAMPLED_ROWS)].repeat(MOST_PLANES, 1)
+    problem = Problem.of(sample, hessian, options.damping)
+    scale = _initial_column_scale(weight, problem.metric, options)
+    basis = ColumnBasis(None if scale is None else scale.values, options.block)
+    squares = initial_scales(basis.inner(weight), 1)[0].square().double()
+    sampled = initial_scales(basis.inner(sample), 1)[0].square().double()
+    counts = torch.arange(1, MOST_PLANES + 1, device=weight.device)
+    groups = start_groups(problem, basis, counts.repeat_interleave(len(sample) // MOST_PLANES))
+    left = []
+    for group in groups:
+        error = sample[group.rows] - basis.outer(group.search.levels().T)
+        curved = error if hessian is None else error @ hessian
+        left.append((curved * error).sum(dtype=torch.float64) / sampled[group.rows].sum())
+    tiles = torch.stack([part.sum() for part in squares.split(ROW_TILE)])
+    return torch.nan_to_num(torch.stack(left))[:, None] * tiles
 
 
 def tile_planes_for(inner: Tensor, options: SignPlaneOptions) -> list[int]:
@@ -187,116 +186,51 @@ def tile_planes_for(inner: Tensor, options: SignPlaneOptions) -> list[int]:
         options: of them ``tile_planes``, ``stored_bits``, ``planes``.
 
     Raises:
-        ValueError: ``tile_planes`` do not fit the rows, or the budget is too small.
+        HbvlaError: ``tile_planes`` do not fit the rows, or the budget is too small.
     """
     rows, columns = inner.shape
     heights = tile_rows(rows)
     if options.tile_planes is not None:
-        given = list(options.tile_planes)
-        if len(given) != len(heights) or not all(1 <= n <= MOST_PLANES for n in given):
-            raise ValueError(f'tile_planes {given}: need {len(heights)} numbers of 1 to 3')
-        return given
+        given = options.tile_planes
+        if len(given) != len(heights):
+            raise HbvlaError(f'tile_planes {given}: {rows} rows take {len(heights)} digits')
+        return [int(digit) for digit in given]
     if options.stored_bits is None:
         return [options.planes] * len(heights)
     budget = int(options.stored_bits * rows * columns / 8) - options.overhead_bytes(columns)
     energies = [float(part.sum()) for part in initial_scales(inner, 1)[0].square().split(ROW_TILE)]
     planes = planes_of_tiles(rows, columns, budget, energies, options.scale_bits // 8)
     if planes is None:
-        raise ValueError(f'stored_bits {options.stored_bits:g}: too few for one sign plane')
+        raise HbvlaError(
+            f'stored_bits {options.stored_bits:g}: too few for one sign plane of {rows} x {columns}'
+        )
     return planes
 
 
-def _initial_column_scale(problem: _Problem, options: SignPlaneOptions) -> StoredScale | None:
+def _row_counts(planes: Sequence[int], weight: Tensor) -> Tensor:
+    """int64 (rows,): planes of each row."""
+    counts = torch.tensor(planes, device=weight.device)
+    return counts.repeat_interleave(ROW_TILE)[: len(weight)]
+
+
+def _initial_column_scale(
+    weight: Tensor, metric: Tensor | None, options: SignPlaneOptions
+) -> StoredScale | None:
     """Column scale b as stored, or None when neither balance nor signs are asked for."""
     if not options.balance and options.column_signs == 'none':
         return None
-    weight = problem.weight
     scale = balance(weight) if options.balance else weight.new_ones(weight.shape[1])
     if options.column_signs == 'random':
         generator = torch.Generator().manual_seed(options.seed)
         flips = torch.randint(0, 2, scale.shape, generator=generator) * 2 - 1
         scale = scale * flips.to(scale)
-    elif options.column_signs == 'principal' and problem.metric is not None:
-        scale = scale * principal_signs(problem.metric)
-    return StoredScale.of(scale, options.scale_bits)
-
-
-def _start(problem: _Problem, basis: ColumnBasis, counts: Tensor) -> list[_Group]:
-    """Signs by error feedback, for the rows of each number of planes."""
-    blocks = problem.blocks(basis)
-    inner = basis.inner(problem.weight).T.contiguous()
-    factors = [error_factor(block) for block in blocks]
-    groups = []
-    for count in sorted(set(counts.tolist())):
-        rows = (counts == count).nonzero().flatten()
-        part = inner[:, rows]
-        scales = initial_scales(part.T, count)
-        levels, start = [], 0
-        for factor in factors:
-            stop = start + factor.shape[0] * factor.shape[1]
-            stack = part[start:stop].unflatten(0, factor.shape[:2])
-            levels.append(error_feedback(stack, factor, scales).flatten(0, 1))
-            start = stop
-        signs = Rounder(scales).signs(torch.cat(levels))
-        groups.append(_Group(rows, SignSearch(signs, scales, problem.energy[rows])))
-    _move(problem, basis, groups, blocks)
-    return groups
-
-
-def _move(
-    problem: _Problem,
-    basis: ColumnBasis,
-    groups: list[_Group],
-    blocks: list[Tensor] | None = None,
-) -> None:
-    """Take all groups to a basis and fit their row scales there."""
-    blocks = problem.blocks(basis) if blocks is None else blocks
-    for group in groups:
-        group.search.move(basis.target(problem.pulled[group.rows]), blocks)
-        group.search.fit_scales()
-
-
-def _improve(groups: list[_Group]) -> None:
-    """One sweep over the signs, then the row scales."""
-    for group in groups:
-        group.search.sweep()
-        group.search.fit_scales()
-
-
-def _kick(groups: list[_Group], options: SignPlaneOptions, generator: torch.Generator) -> None:
-    """Leave the present minimum by random numbers that fade, and keep what got better."""
-    for group in groups:
-        search = group.search
-        search.keep()
-        for number in range(options.kicks):
-            search.sweep(options.kick * (1 - number / options.kicks), generator)
-            search.fit_scales()
-        for _ in range(options.sweeps):
-            search.sweep()
-            search.fit_scales()
-        search.restore_worse()
-
-
-def _refit_column_scale(
-    problem: _Problem, basis: ColumnBasis, groups: list[_Group], options: SignPlaneOptions
-) -> StoredScale:
-    """Column scale with the least error for fixed signs and row scales, as stored."""
-    assert basis.scale is not None
-    levels = torch.empty_like(problem.weight)
-    for group in groups:
-        levels[group.rows] = group.search.levels().T
-    scale = refit_scale(
-        ColumnBasis(None, basis.hadamard).outer(levels),
-        problem.weight,
-        problem.metric,
-        problem.pulled,
-        basis.scale,
-    )
+    elif options.column_signs == 'principal' and metric is not None:
+        scale = scale * principal_signs(metric)
     return StoredScale.of(scale, options.scale_bits)
 
 
 def _layer(
-    groups: list[_Group],
+    groups: list[Group],
     scale: StoredScale | None,
     planes: list[int],
     options: SignPlaneOptions,
