@@ -10,19 +10,24 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from hbvla_ros.cli.main import build_parser
 from hbvla_ros.control.profile_types import SafetyProfile
 from hbvla_ros.nodes import arm_node, policy_parameters, quantize_parameters, sim_robot_node
 from hbvla_ros.nodes.lifecycle import AUTOSTART
+from hbvla_ros.packed.forms.factored import FactoredLayer
+from hbvla_ros.packed.forms.grouped import GroupedLayer, GroupedPart
+from hbvla_ros.packed.forms.registry import FORMS
+from hbvla_ros.packed.forms.sign_planes import SignPlaneLayer
 from hbvla_ros.packed.manifest import LayerEntry, Manifest
-from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
+from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.vla.platform import PLATFORMS, Platform
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
-    [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *ROOT.glob('docs/*.md')]
+    [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *ROOT.glob('docs/**/*.md')]
     + [*ROOT.glob('models/**/*.md')]
 )
 FENCE = re.compile(r'^ *```(\w*)\n(.*?)^ *```', re.MULTILINE | re.DOTALL)
@@ -87,15 +92,22 @@ def shown_commands(text):
             yield found[1], found[2]
 
 
+def options_of(parser, rest):
+    """Options of a command, or of the subcommand that the rest of the line begins with."""
+    word = rest.split()[0] if rest.split() else ''
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction) and word in action.choices:
+            return options_of(action.choices[word], rest.partition(word)[2])
+    return {option for action in parser._actions for option in action.option_strings}
+
+
 @pytest.mark.parametrize('path', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_and_options_exist(path):
     actions = build_parser()._actions
     commands = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
     for command, rest in shown_commands(path.read_text(encoding='utf-8')):
         assert command in commands, f'{path.name}: hbvla {command}'
-        known = {
-            option for action in commands[command]._actions for option in action.option_strings
-        }
+        known = options_of(commands[command], rest)
         for option in re.findall(r'(?<![\w-])--[a-z][\w-]*', rest):
             assert option in known, f'{path.name}: hbvla {command} {option}'
 
@@ -181,9 +193,43 @@ def test_manifest_keys():
     text = section(page('docs/formats.md'), 'Manifest')
     assert set(names(text)) == {field.name for field in dataclasses.fields(Manifest)}
     described = {cells[0].strip('`'): cells[1] for cells in rows(text)}
-    for key, kind in (('layers', LayerEntry), ('options', SignPlaneOptions)):
+    for key, kind in (('layers', LayerEntry), ('options', MethodOptions)):
         fields = [field.name for field in dataclasses.fields(kind)]
         assert re.findall(r'`(\w+)`', described[key]) == fields
+
+
+def form_examples():
+    """A layer of each form with every part and option that the form has."""
+    signs, index = torch.zeros(2, 1, dtype=torch.uint8), torch.arange(2, dtype=torch.int16)
+    scale, span = torch.ones(2).half(), torch.zeros(2)
+    shared = {
+        'columns': 2, 'row_scales': scale, 'row_scales_span': span, 'column_scale': scale,
+        'column_scale_span': span, 'permutation': index,
+    }  # fmt: skip
+    part = GroupedPart(2, signs[None], (0, 1), scale.reshape(1, 2, 1), index, permutation=index)
+    return (
+        SignPlaneLayer(planes=signs, tile_planes=signs[0], row_count=2, **shared),
+        SignPlaneLayer(planes=signs, **shared),
+        FactoredLayer(
+            outer=signs, inner=signs, inner_scales=scale, inner_scales_span=span, **shared
+        ),
+        GroupedLayer(2, {'part': part}, 1.0, signs.char(), scale, index),
+    )
+
+
+@pytest.mark.parametrize('layer', form_examples(), ids=lambda layer: layer.form)
+def test_parts_and_options_of_the_forms(layer):
+    text = section(page('docs/formats.md'), f'Form {layer.form}')
+    described = {name.replace('{part}', 'part') for name in names(text)}
+    found = set(layer.tensors())
+    assert found == described - ({'tile_planes'} - found)
+    options = text.partition('`form_options`:')[2].partition('\n\n')[0].partition('. ')[0]
+    assert set(layer.options()) <= set(re.findall(r'`(\w+)`', options))
+
+
+def test_every_form_is_described():
+    headings = re.findall(r'^### Form (\w+)$', page('docs/formats.md'), re.MULTILINE)
+    assert headings == list(FORMS)
 
 
 def test_worked_example_of_the_quantized_layer_holds():
