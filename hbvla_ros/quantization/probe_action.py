@@ -37,6 +37,16 @@ class ActionImportance:
     sensitivity: dict[str, float]
     tokens: dict[str, float]
 
+    @property
+    def costs(self) -> dict[str, float]:
+        """Of every layer, what its error ``tr(E H E^T)`` costs the actions in a sample.
+
+        H is the mean of ``s_t x_t x_t^T`` with token weights of power 2 and mean one; the cost is
+        in squared (normalised) actions, which makes the errors of all layers comparable. It takes
+        the errors of different tokens and channels as independent of each other.
+        """
+        return {name: self.tokens[name] * value for name, value in self.sensitivity.items()}
+
 
 class GradientRecord:
     """Squared gradient norms of every layer, call by call, until they become importance."""

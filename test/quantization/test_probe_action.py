@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hbvla_ros.quantization.calibration import NetworkInputs
+from hbvla_ros.quantization.hessian import HessianAccumulator
 from hbvla_ros.quantization.probe_action import action_importance
 from hbvla_ros.quantization.probe_options import ProbeOptions
 from hbvla_ros.quantization.targets import quantized_linears
@@ -80,6 +81,30 @@ def test_sensitivity_tells_what_noise_at_a_layer_costs_the_actions(
     channels = network.get_submodule(name).out_features
     predicted = deviation**2 * channels * found.tokens[name] * found.sensitivity[name]
     assert sum(costs) / len(costs) == pytest.approx(predicted, rel=0.2)
+
+
+def test_costs_turn_the_error_under_the_rectified_hessian_into_actions(
+    tiny_checkpoint: Path,
+) -> None:
+    name, deviation = f'{DECODER}.0.mlp.gate_proj', 1e-3
+    network, batch = load(tiny_checkpoint), inputs(6, 3, 0)
+    found = action_importance(network, [name], [batch], dataclasses.replace(BARE, probes=30), 1)
+    linear = network.get_submodule(name)
+    hessian = HessianAccumulator(linear.in_features)
+    generator = torch.Generator().manual_seed(2)
+    before = network(*batch.arguments())
+
+    def disturb(_module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+        # What independent errors of the weight would do to each token.
+        hessian.add(args[0], found.weights[name][0])
+        length = args[0].norm(dim=-1, keepdim=True)
+        return output + deviation * length * torch.randn(output.shape, generator=generator)
+
+    handle = linear.register_forward_hook(disturb)
+    costs = [float((network(*batch.arguments()) - before).square().sum()) / 6 for _ in range(40)]
+    handle.remove()
+    error = deviation**2 * linear.out_features * float(hessian.mean().trace())
+    assert sum(costs) / len(costs) == pytest.approx(found.costs[name] * error, rel=0.2)
 
 
 def test_the_first_power_is_the_root_of_the_second_and_the_figures_stay(
