@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hbvla_ros.quantization.calibration import CalibrationSet
     from hbvla_ros.quantization.progress import Progress
+    from hbvla_ros.vla.checkpoint import Checkpoint
 
 
 class Cancelled(BaseException):
@@ -64,6 +66,42 @@ class Job:
     seed: int = 0
     force: bool = False
     resume: bool = False
+
+
+def read_calibration(
+    path: Path,
+    checkpoint: Checkpoint,
+    frames: int,
+    seed: int,
+    held_out: int = 0,
+    robot: str | None = None,
+    instruction: str | None = None,
+) -> CalibrationSet:
+    """Open recorded episodes and draw calibration frames from them.
+
+    Args:
+        path: recorded episodes of any kind, see :func:`hbvla_ros.recordings.open.open_recordings`.
+        checkpoint: the policy they are for.
+        frames: how many are drawn.
+        seed: of the draw.
+        held_out: how many further ones are kept apart.
+        robot: robot profile that names the topics of bags; None for that of the policy's robot.
+        instruction: task in words, for recordings that do not say theirs.
+
+    Raises:
+        HbvlaError: nothing usable there, or it does not fit the policy.
+    """
+    from hbvla_ros.quantization.calibration import load_calibration
+    from hbvla_ros.quantization.options import check_seed
+    from hbvla_ros.recordings.open import open_recordings
+    from hbvla_ros.recordings.recording import Given, Needs
+
+    # Before recordings are read, which may take a while.
+    check_seed(seed)
+    platform = checkpoint.platform
+    needs = Needs(platform.cameras, platform.proprio_dim, platform.robot)
+    recordings = open_recordings(path, needs, Given(robot, instruction or ''))
+    return load_calibration(recordings, checkpoint, frames, seed, held_out)
 
 
 def run_job(job: Job, progress: Progress) -> str:

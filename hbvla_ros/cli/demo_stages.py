@@ -70,8 +70,8 @@ class Demo:
         from hbvla_ros.packed.accounting import full_precision_report, packed_report
         from hbvla_ros.packed.manifest import MANIFEST_NAME
         from hbvla_ros.packed.reader import PackedFolder
-        from hbvla_ros.quantization.calibration import load_calibration
         from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
+        from hbvla_ros.quantizing import read_calibration
         from hbvla_ros.vla.checkpoint import Checkpoint
         from hbvla_ros.vla.platform import resolve_platform
 
@@ -82,7 +82,7 @@ class Demo:
         checkpoint = Checkpoint.open(self._checkpoint, platform)
         with tempfile.TemporaryDirectory(prefix='hbvla-calibration-') as name:
             self._record_calibration(Path(name))
-            calibration = load_calibration(Path(name), checkpoint, frames, 0)
+            calibration = read_calibration(Path(name), checkpoint, frames, 0)
         weights = 0
         for folder_name, method, title, driven in _QUANTIZED:
             folder = self._out / 'checkpoints' / folder_name

@@ -39,7 +39,20 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of everything random')
     parser.add_argument(
-        '--calibration', type=Path, metavar='DEMOS', help='folder of episodes from hbvla demos'
+        '--calibration',
+        type=Path,
+        metavar='EPISODES',
+        help='recorded episodes: a folder from hbvla demos, of ALOHA HDF5 files or of bags, a bag, '
+        'or a single file',
+    )
+    parser.add_argument(
+        '--calibration-profile',
+        metavar='ROBOT',
+        help='robot profile, a name or a file, that names the topics of bags '
+        "(default: that of the policy's robot)",
+    )
+    parser.add_argument(
+        '--instruction', help='task in words, for recorded episodes that do not say theirs'
     )
     parser.add_argument(
         '--frames', type=int, default=128, help='calibration frames drawn (default 128)'
@@ -65,10 +78,10 @@ def run(options: argparse.Namespace) -> int:
     from hbvla_ros.packed.atomic import check_output
     from hbvla_ros.packed.manifest import MANIFEST_NAME
     from hbvla_ros.packed.reader import PackedFolder
-    from hbvla_ros.quantization.calibration import load_calibration
     from hbvla_ros.quantization.options import check_seed
     from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
     from hbvla_ros.quantization.registry import find_method
+    from hbvla_ros.quantizing import read_calibration
     from hbvla_ros.vla.checkpoint import Checkpoint
     from hbvla_ros.vla.platform import resolve_platform
 
@@ -91,8 +104,13 @@ def run(options: argparse.Namespace) -> int:
         calibration = None
         if options.calibration is not None:
             progress.stage('frames', 1)
-            calibration = load_calibration(
-                options.calibration, checkpoint, options.frames, options.seed
+            calibration = read_calibration(
+                options.calibration,
+                checkpoint,
+                options.frames,
+                options.seed,
+                robot=options.calibration_profile,
+                instruction=options.instruction,
             )
             progress.step()
         quantize_checkpoint(checkpoint, request, options.out, calibration, progress, options.force)

@@ -115,7 +115,7 @@ def load_profile(path: Path, needs: Needs, given: Given) -> RobotProfile:
             raise
         raise HbvlaError(
             f'{path}: the topics of a bag come from a robot profile and none is shipped for robot '
-            f'{needs.robot!r}; give the path of one'
+            f'{needs.robot!r}; give the path of one (--calibration-profile)'
         ) from error
     if profile.robot != needs.robot:
         raise HbvlaError(

@@ -7,9 +7,9 @@ import pytest
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.quantization import memory
-from hbvla_ros.quantization.calibration import load_calibration
 from hbvla_ros.quantization.memory import available_bytes, check_memory, needed_bytes
 from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
+from hbvla_ros.quantizing import read_calibration
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.consistency import build_empty
 from hbvla_ros.vla.platform import resolve_platform
@@ -25,8 +25,8 @@ def test_needed_bytes_of_a_network_that_can_be_counted(
 ) -> None:
     skeleton = build_empty(checkpoint.config, checkpoint.platform, inference_only=True)
     parameters = 4 * sum(parameter.numel() for parameter in skeleton.parameters())
-    few = load_calibration(episodes_folder, checkpoint, 8, 0)
-    many = load_calibration(episodes_folder, checkpoint, 16, 0)
+    few = read_calibration(episodes_folder, checkpoint, 8, 0)
+    many = read_calibration(episodes_folder, checkpoint, 16, 0)
     plain, probing = needed_bytes(skeleton, few)
     # Two cameras of four patches, proprioception, words, 6 action slots, stop; four bytes each.
     batch = max(few.batches, key=lambda one: len(one.pixel_values))
@@ -43,7 +43,7 @@ def test_too_little_memory_is_refused_before_anything_is_loaded(
     checkpoint: Checkpoint, episodes_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skeleton = build_empty(checkpoint.config, checkpoint.platform, inference_only=True)
-    calibration = load_calibration(episodes_folder, checkpoint, 4, 0)
+    calibration = read_calibration(episodes_folder, checkpoint, 4, 0)
     plain, probing = needed_bytes(skeleton, calibration)
     assert plain < probing
     for available, probe, way_out in (

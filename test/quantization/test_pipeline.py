@@ -16,9 +16,10 @@ from hbvla_ros.packed.linear import PackedLinear
 from hbvla_ros.packed.manifest import LayerEntry, Manifest
 from hbvla_ros.packed.reader import PackedFolder
 from hbvla_ros.policy import Policy
-from hbvla_ros.quantization.calibration import CalibrationSet, load_calibration
+from hbvla_ros.quantization.calibration import CalibrationSet
 from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
 from hbvla_ros.quantization.pipeline import Request, SilentProgress, quantize_checkpoint
+from hbvla_ros.quantizing import read_calibration
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.consistency import build_empty
 from hbvla_ros.vla.network import OpenVLANetwork
@@ -54,7 +55,7 @@ def test_deployed_folder_computes_what_the_quantizer_reconstructed(
     expected = checkpoint.load_network(torch.bfloat16).float()
     for name, layer in packed.layers.items():
         expected.get_submodule(name).weight.data = layer.reconstruct()
-    data = load_calibration(episodes_folder, checkpoint, 8, 0)
+    data = read_calibration(episodes_folder, checkpoint, 8, 0)
     for residency in ('packed', 'bf16'):
         network = Policy.load(tmp_path / 'out', residency=residency).network
         assert isinstance(network.get_submodule(next(iter(packed.layers))), PackedLinear)
@@ -89,8 +90,8 @@ def test_calibration_lowers_the_action_error(
 ) -> None:
     checkpoint = open_checkpoint(tiny_checkpoint)
     reference = checkpoint.load_network()
-    data = load_calibration(episodes_folder, checkpoint, 40, 0)
-    held_out = load_calibration(episodes_folder, checkpoint, 48, 1)
+    data = read_calibration(episodes_folder, checkpoint, 40, 0)
+    held_out = read_calibration(episodes_folder, checkpoint, 48, 1)
 
     def error(request: Request, calibration: CalibrationSet | None) -> float:
         quantize_checkpoint(checkpoint, request, tmp_path / 'out', calibration, force=True)
@@ -107,7 +108,7 @@ def test_same_seed_same_bytes_and_the_seed_draws_the_frames(
 ) -> None:
     checkpoint = open_checkpoint(tiny_checkpoint)
     for name, seed in (('a', 3), ('b', 3), ('c', 4)):
-        data = load_calibration(episodes_folder, checkpoint, 10, seed)
+        data = read_calibration(episodes_folder, checkpoint, 10, seed)
         quantize_checkpoint(checkpoint, Request(seed=seed, options=FAST), tmp_path / name, data)
     for path in (tmp_path / 'a').iterdir():
         assert path.read_bytes() == (tmp_path / 'b' / path.name).read_bytes(), path.name
@@ -119,7 +120,7 @@ def test_manifest_tells_where_everything_came_from(
     tiny_checkpoint: Path, tmp_path: Path, episodes_folder: Path
 ) -> None:
     checkpoint = open_checkpoint(tiny_checkpoint)
-    data = load_calibration(episodes_folder, checkpoint, 10, 0)
+    data = read_calibration(episodes_folder, checkpoint, 10, 0)
     quantize_checkpoint(checkpoint, Request(options=FAST), tmp_path / 'out', data)
     content = json.loads((tmp_path / 'out' / 'hbvla.json').read_text())
     assert list(content)[:3] == [
@@ -257,7 +258,7 @@ def test_discrete_actions_have_no_gradient(
         config={'head': 'discrete'}, platform={'action_slots_per_step': None}
     )
     checkpoint = open_checkpoint(folder)
-    data = load_calibration(episodes_folder, checkpoint, 4, 0)
+    data = read_calibration(episodes_folder, checkpoint, 4, 0)
     with pytest.raises(HbvlaError, match='add --probe none'):
         quantize_checkpoint(checkpoint, Request(options=FAST), tmp_path / 'out', data)
     manifest: Manifest = quantize_checkpoint(
