@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +57,6 @@ def _add_layers(benchmarks: Any) -> None:
 
 def run_layers(options: argparse.Namespace) -> int:
     """Quantize the layers, showing progress, and print the table or JSON."""
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from hbvla_ros.cli.output import check_file
     from hbvla_ros.evaluation.report import write_atomically
     from hbvla_ros.evaluation.versions import versions
@@ -79,11 +78,8 @@ def run_layers(options: argparse.Namespace) -> int:
         device=options.device,
     )
     benchmark.check()
-    columns = (MofNCompleteColumn(), TimeElapsedColumn(), TextColumn('{task.description}'))
-    with Progress(*columns, console=Console(stderr=True, soft_wrap=True)) as progress:
-        total = len(texts) * len(benchmark.kinds) * len(benchmark.seeds)
-        task = progress.add_task('', total=total)
-        results = benchmark.run(lambda text: progress.update(task, advance=1, description=text))
+    with _progress(len(texts) * len(benchmark.kinds) * len(benchmark.seeds)) as step:
+        results = benchmark.run(step)
     content = benchmark.to_json(results) | {'versions': versions()}
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -93,6 +89,24 @@ def run_layers(options: argparse.Namespace) -> int:
     else:
         print(layer_benchmark.markdown_table(results))
     return 0
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    """Yields what is told about each part that is done: a live line, or plain lines in a log."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        yield lambda text: console.print(text, markup=False)
+        return
+    text_column = TextColumn('{task.description}', table_column=Column(ratio=1, no_wrap=True))
+    columns = (MofNCompleteColumn(), TimeElapsedColumn(), text_column)
+    with Progress(*columns, console=console, expand=True, transient=True) as progress:
+        task = progress.add_task('', total=total)
+        yield lambda text: progress.update(task, advance=1, description=text)
 
 
 def _seeds(text: str) -> tuple[int, ...]:
