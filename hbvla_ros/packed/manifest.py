@@ -51,6 +51,7 @@ class LayerEntry:
         parts: names of its tensors.
         relative_error: ``|W - Q|^2 / |W|^2``.
         hessian_error: the same under the calibration Hessian, None without calibration.
+        method_options: options of the method that differ from those in the manifest.
     """
 
     rows: int
@@ -62,10 +63,14 @@ class LayerEntry:
     parts: list[str]
     relative_error: float
     hessian_error: float | None = None
+    method_options: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def of(
-        layer: QuantizedLayer, relative_error: float, hessian_error: float | None = None
+        layer: QuantizedLayer,
+        relative_error: float,
+        hessian_error: float | None = None,
+        method_options: dict[str, Any] | None = None,
     ) -> LayerEntry:
         """The entry of a layer."""
         return LayerEntry(
@@ -78,6 +83,7 @@ class LayerEntry:
             parts=list(layer.tensors()),
             relative_error=relative_error,
             hessian_error=hessian_error,
+            method_options=method_options or {},
         )
 
 
@@ -88,7 +94,7 @@ class Manifest:
     Attributes:
         stored_bits_per_weight: 8 x stored bytes of the quantized layers / their weights.
         nominal_bits_per_weight: sign planes only.
-        bits_asked: what ``--bits`` said.
+        bits_asked: what ``--bits`` said, None for what the method stores by itself.
         method: name of the method.
         options: options of the method.
         seed: seed of everything random.
@@ -97,12 +103,16 @@ class Manifest:
         layers: module name to layer.
         files: file name to size and digest; all files of the folder but this one.
         tensors: tensor name to CRC-32, to name the damaged one.
+        preset: preset of the method that the options started from.
+        components: what was quantized, see ``--components``.
+        action_error: difference of the actions from full precision on held-out frames,
+            None where it was not measured.
         format_version: version of the folder's format.
     """
 
     stored_bits_per_weight: float
     nominal_bits_per_weight: float
-    bits_asked: float
+    bits_asked: float | None
     method: str
     options: dict[str, Any]
     seed: int
@@ -111,6 +121,9 @@ class Manifest:
     layers: dict[str, LayerEntry]
     files: dict[str, FileEntry] = field(default_factory=dict)
     tensors: dict[str, str] = field(default_factory=dict)
+    preset: str = 'default'
+    components: list[str] = field(default_factory=lambda: ['vision', 'language'])
+    action_error: dict[str, Any] | None = None
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:

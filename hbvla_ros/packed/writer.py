@@ -37,6 +37,7 @@ def write_folder(
     copies: Sequence[Path],
     texts: Mapping[str, str] | None = None,
     force: bool = False,
+    unlisted: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Write a deployed folder: complete, or nothing at all.
 
@@ -48,6 +49,8 @@ def write_folder(
         copies: files copied as they are.
         texts: further files by name and content.
         force: replace a deployed folder that is already there.
+        unlisted: further files that nothing depends on (a report): they are not in the manifest,
+            so that the folder stays valid when they are changed or removed.
 
     Returns:
         The manifest as written.
@@ -73,15 +76,27 @@ def write_folder(
             tensors=dict(sorted(tensor_checksums(folder / TENSORS_NAME).items())),
         )
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding='utf-8')
+        for name, text in (unlisted or {}).items():
+            (folder / name).write_text(text, encoding='utf-8')
     return manifest
 
 
 def _save(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file; shared and strided tensors are copied first."""
+    owners: dict[int, str] = {}
+    stored = {name: _own(tensor, name, owners) for name, tensor in tensors.items()}
     try:
-        contiguous = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-        save_file(contiguous, path, metadata={'format': 'pt'})
+        save_file(stored, path, metadata={'format': 'pt'})
         # The library makes files that only their owner can read.
         path.chmod(path.parent.stat().st_mode & 0o666)
     except SafetensorError as error:
         raise HbvlaError(f'{path.name}: cannot write it: {error}') from error
+
+
+def _own(tensor: Tensor, name: str, owners: dict[int, str]) -> Tensor:
+    """The tensor itself where it has its memory for itself, as most do, else a copy."""
+    storage = tensor.untyped_storage()
+    alone = storage.nbytes() == tensor.nbytes and tensor.is_contiguous()
+    if alone and owners.setdefault(storage.data_ptr(), name) == name:
+        return tensor
+    return tensor.contiguous().clone()

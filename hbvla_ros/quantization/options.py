@@ -28,16 +28,21 @@ class MethodOptions:
     seed: int = 0
 
 
-Options = TypeVar('Options', bound=MethodOptions)
+Options = TypeVar('Options')
+# Fields that have a flag of their own.
+_FLAGS = {'seed', 'kind'}
 
 
-def with_settings(options: Options, settings: Sequence[str], method: str) -> Options:
+def with_settings(
+    options: Options, settings: Sequence[str], method: str, flag: str = '--set'
+) -> Options:
     """Options changed as ``NAME=VALUE`` texts say.
 
     Args:
-        options: what to start from.
+        options: a frozen dataclass to start from.
         settings: such as ``['norm=l1', 'drop=false']``.
         method: name of the method, for messages.
+        flag: what the settings were given with, for messages.
 
     Raises:
         HbvlaError: no such option, or no such value; lists what there is.
@@ -46,17 +51,17 @@ def with_settings(options: Options, settings: Sequence[str], method: str) -> Opt
     changes: dict[str, Any] = {}
     for setting in settings:
         name, equals, text = setting.partition('=')
-        if not equals or name not in kinds or name == 'seed':
-            known = ', '.join(sorted(set(kinds) - {'seed'}))
-            raise HbvlaError(f'--set {setting}: {method} takes NAME=VALUE of {known}')
+        if not equals or name not in kinds or name in _FLAGS:
+            known = ', '.join(sorted(set(kinds) - _FLAGS))
+            raise HbvlaError(f'{flag} {setting}: {method} takes NAME=VALUE of {known}')
         try:
             changes[name] = _parse(kinds[name], text)
         except ValueError as error:
-            raise HbvlaError(f'--set {setting}: {error}') from error
+            raise HbvlaError(f'{flag} {setting}: {error}') from error
     try:
-        return dataclasses.replace(options, **changes)
+        return dataclasses.replace(options, **changes)  # type: ignore[type-var]
     except ValueError as error:  # what a method's own __post_init__ refuses
-        raise HbvlaError(f'--set: {error}') from error
+        raise HbvlaError(f'{flag}: {error}') from error
 
 
 def _parse(kind: Any, text: str) -> Any:

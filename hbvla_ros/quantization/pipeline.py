@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,69 +15,27 @@ from torch import Tensor, nn
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.accounting import nominal_bits_per_weight, stored_bits_per_weight
 from hbvla_ros.packed.atomic import check_output
-from hbvla_ros.packed.install import replace_linear
-from hbvla_ros.packed.layer import QuantizedLayer
-from hbvla_ros.packed.manifest import LayerEntry, Manifest
+from hbvla_ros.packed.manifest import Manifest
 from hbvla_ros.packed.writer import write_folder
-from hbvla_ros.quantization.budget import planes_for_budget
+from hbvla_ros.quantization.block_quantizer import LayerQuantizer
+from hbvla_ros.quantization.calibrated import CalibratedRun, Outcome, check_differentiable
 from hbvla_ros.quantization.calibration import CalibrationSet
-from hbvla_ros.quantization.capture import BlockInputs
-from hbvla_ros.quantization.hessian import relative_error
+from hbvla_ros.quantization.input_checks import check_calibration, check_weights
 from hbvla_ros.quantization.memory import check_memory
-from hbvla_ros.quantization.options import MethodOptions, check_seed
-from hbvla_ros.quantization.probe import TokenWeights, action_token_weights
-from hbvla_ros.quantization.provenance import (
-    copied_files,
-    describe_calibration,
-    describe_source,
-)
-from hbvla_ros.quantization.registry import Method, find_method
-from hbvla_ros.quantization.targets import block_chains, quantized_linears
+from hbvla_ros.quantization.progress import Progress, SilentProgress
+from hbvla_ros.quantization.provenance import copied_files, describe_calibration, describe_source
+from hbvla_ros.quantization.request import PROBES, Plan, Request
+from hbvla_ros.quantization.result import QuantizationResult
+from hbvla_ros.quantization.resume import WorkFolder, work_folder
+from hbvla_ros.quantization.sizes import Measured, share_budget
+from hbvla_ros.quantization.targets import component_of_layer, quantized_linears
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.consistency import build_empty
 
-PROBES = ('action', 'none')
-_HUTCHINSON_PROBES = 4
+__all__ = ['PROBES', 'Progress', 'Request', 'SilentProgress', 'quantize_checkpoint']
 
-
-class Progress(Protocol):
-    """What a caller may want to see while it runs."""
-
-    def stage(self, title: str, steps: int) -> None:
-        """A new stage of so many steps begins."""
-
-    def step(self, name: str = '', entry: LayerEntry | None = None) -> None:
-        """One step of the stage is done; a quantized layer comes with its entry."""
-
-
-class SilentProgress:
-    """Shows nothing."""
-
-    def stage(self, title: str, steps: int) -> None:
-        """Ignore it."""
-
-    def step(self, name: str = '', entry: LayerEntry | None = None) -> None:
-        """Ignore it."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is asked for.
-
-    Attributes:
-        method: name of the method.
-        bits: whole number of sign planes, or budget of stored bits per weight.
-        seed: seed of everything random.
-        probe: 'action' weighs calibration tokens by the action gradient, 'none' does not.
-        options: options of the method, None for its default preset; planes and seed are set from
-            the above.
-    """
-
-    method: str = 'signplane'
-    bits: float = 1.0
-    seed: int = 0
-    probe: str = 'action'
-    options: MethodOptions | None = None
+# From a result to the texts of further files, by name.
+Report = Callable[[QuantizationResult], Mapping[str, str]]
 
 
 def quantize_checkpoint(
@@ -88,156 +45,139 @@ def quantize_checkpoint(
     calibration: CalibrationSet | None = None,
     progress: Progress | None = None,
     force: bool = False,
-) -> Manifest:
+    resume: bool = False,
+    report: Report | None = None,
+) -> QuantizationResult:
     """Quantize a checkpoint and write the deployed folder.
 
-    Without calibration one weight is in memory at a time; with it the whole network is.
+    In memory at a time are: without calibration one weight; with it what lies outside the
+    blocks, one block with its Hessians, and the activations of all frames in front of it, or
+    files with these. Finished layers lie in ``<out>.partial`` until all are.
 
     Args:
         checkpoint: opened full-precision folder.
-        request: method, bits, seed.
+        request: what is asked for.
         out: folder to write.
         calibration: inputs to measure the layers' Hessians on, or None.
         progress: told what happens.
-        force: replace a deployed folder that is already there.
+        force: replace a deployed folder that is already there, and begin anew.
+        resume: go on after the last finished layer of an interrupted run; the folder will have
+            the same bytes as if there had been no interruption.
+        report: makes further files of the folder, which its manifest does not list.
 
     Returns:
-        The manifest of the folder.
+        The manifest of the folder and what else was found out.
 
     Raises:
-        HbvlaError: impossible budget or seed, too little memory for the calibration, weights
-            that are not finite, folder in the way.
+        HbvlaError: bad input of any kind, or a refusing disk; says the fix.
     """
-    check_output(out, force)
-    if request.probe not in PROBES:
-        raise HbvlaError(f'--probe {request.probe}: use one of {", ".join(PROBES)}')
-    check_seed(request.seed)
-    method = find_method(request.method)
-    skeleton = build_empty(checkpoint.config, checkpoint.platform, inference_only=True)
-    names = quantized_linears(skeleton)
-    shapes = {name: tuple(skeleton.get_parameter(f'{name}.weight').shape) for name in names}
-    options = dataclasses.replace(
-        request.options or method.preset('default'),
-        seed=request.seed,
-        planes=planes_for_budget(method, shapes, request.bits),  # type: ignore[call-arg,arg-type]
-    )
     progress = progress or SilentProgress()
-    if calibration is None:
-        results = _without_calibration(checkpoint, names, method, options, progress)
-    else:
-        if request.probe == 'action':
-            _check_differentiable(checkpoint)
-        check_memory(skeleton, calibration, request.probe == 'action')
-        results = _with_calibration(checkpoint, calibration, request, method, options, progress)
-    layers: dict[str, QuantizedLayer] = {}
-    entries: dict[str, LayerEntry] = {}
-    for name, layer, entry in results:
-        layers[name], entries[name] = layer, entry
-        progress.step(name, entry)
-    return write_folder(
-        out,
-        _manifest(checkpoint, request, options, calibration, entries),
-        layers,
-        _unquantized(checkpoint, skeleton, layers),
-        copied_files(checkpoint.folders),
-        {'platform.json': json.dumps(checkpoint.platform.to_json(), indent=2) + '\n'},
-        force,
-    )
-
-
-def _manifest(
-    checkpoint: Checkpoint,
-    request: Request,
-    options: MethodOptions,
-    calibration: CalibrationSet | None,
-    entries: dict[str, LayerEntry],
-) -> Manifest:
-    """The manifest but for the files, which the writer adds."""
-    return Manifest(
-        stored_bits_per_weight=stored_bits_per_weight(entries.values()),
-        nominal_bits_per_weight=nominal_bits_per_weight(entries.values()),
-        bits_asked=request.bits,
-        method=request.method,
-        options=dataclasses.asdict(options),
-        seed=request.seed,
-        calibration=describe_calibration(calibration, request.probe),
-        source=describe_source(checkpoint.folders),
-        layers=entries,
-    )
+    check_output(out, force)
+    plan = request.resolve()
+    if calibration is None and plan.method.needs_hessian:
+        raise HbvlaError(f'--method {plan.method.name}: needs --calibration')
+    skeleton = build_empty(checkpoint.config, checkpoint.platform, inference_only=True)
+    on_disk = False
+    if calibration is not None:
+        check_calibration(checkpoint, calibration)
+        check_differentiable(checkpoint, plan)
+        on_disk = check_memory(skeleton, calibration, plan, request.cache_bytes)
+    progress.stage('reading the checkpoint', 1)
+    source = describe_source(checkpoint.folders)
+    progress.step()
+    description = {
+        **plan.description(),
+        'calibration': describe_calibration(calibration, plan.probe),
+        'checkpoint': source,
+    }
+    names = quantized_linears(skeleton, plan.components)
+    with work_folder(out, description, resume, force) as work:
+        check_weights(checkpoint, skeleton, progress)
+        if calibration is None:
+            outcome = _without_calibration(checkpoint, names, plan, work, progress)
+        else:
+            run = CalibratedRun(checkpoint, calibration, plan, work, progress, on_disk)
+            outcome = run.quantize(names)
+        manifest = _manifest(request, plan, source, calibration, work, names, outcome)
+        result = QuantizationResult(
+            manifest,
+            {name: component_of_layer(name) or '' for name in names},
+            {n: s for n in names if (s := work.finished[n].saliency) is not None},
+            outcome.importance,
+        )
+        # All layers are there: what goes wrong from here on is no reason to lose them.
+        work.keep_on_error = True
+        written = write_folder(
+            out,
+            manifest,
+            {name: work.layer(name) for name in names},
+            _unquantized(checkpoint, skeleton, names),
+            copied_files(checkpoint.folders),
+            {'platform.json': json.dumps(checkpoint.platform.to_json(), indent=2) + '\n'},
+            force,
+            report(result) if report is not None else None,
+        )
+    return dataclasses.replace(result, manifest=written)
 
 
 def _without_calibration(
-    checkpoint: Checkpoint,
-    names: list[str],
-    method: Method,
-    options: MethodOptions,
-    progress: Progress,
-) -> Iterator[tuple[str, QuantizedLayer, LayerEntry]]:
+    checkpoint: Checkpoint, names: list[str], plan: Plan, work: WorkFolder, progress: Progress
+) -> Outcome:
     """Quantize one weight after the other; the network itself is never built."""
+
+    def weight(name: str) -> Tensor:
+        tensor = checkpoint.tensor(f'{name}.weight')
+        return tensor.to(device=plan.device, dtype=torch.float32)
+
+    def show_all(add: Callable[[Measured], None]) -> None:
+        for name in names:
+            add(Measured(name, weight(name)))
+
+    shapes = {name: checkpoint.shape(f'{name}.weight') for name in names}
+    options = share_budget(plan, shapes, show_all, work, progress)
+    layers = LayerQuantizer(plan, options, work, progress)
     progress.stage('quantizing', len(names))
     for name in names:
-        weight = checkpoint.tensor(f'{name}.weight').float()
-        yield name, *_quantize(name, weight, None, method, options)
+        if name not in work.finished:
+            layers.quantize(name, weight(name), None)
+        layers.tell(name)
+    return Outcome()
 
 
-def _with_calibration(
-    checkpoint: Checkpoint,
-    calibration: CalibrationSet,
+def _manifest(
     request: Request,
-    method: Method,
-    options: MethodOptions,
-    progress: Progress,
-) -> Iterator[tuple[str, QuantizedLayer, LayerEntry]]:
-    """Quantize block by block, each on what the quantized blocks before it put out."""
-    network = checkpoint.load_network(torch.float32, inference_only=True).requires_grad_(False)
-    names = quantized_linears(network)
-    token_weights: TokenWeights | None = None
-    if request.probe == 'action':
-        progress.stage('action gradients', len(calibration.batches))
-        token_weights = action_token_weights(
-            network, names, calibration.batches, _HUTCHINSON_PROBES, request.seed, progress.step
-        )
-    progress.stage('quantizing', len(names))
-    for chain in block_chains(network):
-        inputs = BlockInputs.record(network, chain[0][0], calibration.batches)
-        for block, linears in chain:
-            hessians = inputs.hessians(network, block, linears, token_weights)
-            for name in linears:
-                weight = network.get_parameter(f'{name}.weight').detach()
-                layer, entry = _quantize(name, weight, hessians[name].mean(), method, options)
-                replace_linear(network, name, layer, 'bf16', torch.float32)
-                yield name, layer, entry
-            inputs.advance(network, block)
-
-
-def _quantize(
-    name: str, weight: Tensor, hessian: Tensor | None, method: Method, options: MethodOptions
-) -> tuple[QuantizedLayer, LayerEntry]:
-    """One layer and its line in the manifest."""
-    if not bool(torch.isfinite(weight).all()):
-        raise HbvlaError(f'{name}.weight: holds NaN or infinity; the checkpoint is damaged')
-    if hessian is not None and not bool(torch.isfinite(hessian).all()):
-        raise HbvlaError(f'{name}: its calibration inputs are not finite; the weights overflow')
-    layer = method.quantize(weight, hessian, options)
-    rebuilt = layer.reconstruct()
-    error = None if hessian is None else relative_error(weight, rebuilt, hessian)
-    return layer, LayerEntry.of(layer, relative_error(weight, rebuilt), error)
+    plan: Plan,
+    source: dict[str, Any],
+    calibration: CalibrationSet | None,
+    work: WorkFolder,
+    names: list[str],
+    outcome: Outcome,
+) -> Manifest:
+    """The manifest but for the files, which the writer adds."""
+    entries = {name: work.finished[name].entry for name in names}
+    return Manifest(
+        stored_bits_per_weight=stored_bits_per_weight(entries.values()),
+        nominal_bits_per_weight=nominal_bits_per_weight(entries.values()),
+        bits_asked=plan.bits,
+        method=plan.method.name,
+        options=dataclasses.asdict(plan.options),
+        seed=request.seed,
+        calibration=describe_calibration(calibration, plan.probe),
+        source=source,
+        layers=entries,
+        preset=request.preset,
+        components=list(plan.components),
+        action_error=outcome.action_error,
+    )
 
 
 def _unquantized(
-    checkpoint: Checkpoint, skeleton: nn.Module, layers: dict[str, QuantizedLayer]
+    checkpoint: Checkpoint, skeleton: nn.Module, quantized: list[str]
 ) -> dict[str, Tensor]:
     """All tensors of the inference network that no quantized layer replaces, in bfloat16."""
-    replaced = {f'{name}.weight' for name in layers}
+    replaced = {f'{name}.weight' for name in quantized}
     return {
         name: checkpoint.tensor(name).to(torch.bfloat16)
         for name, _ in skeleton.named_parameters()
         if name not in replaced
     }
-
-
-def _check_differentiable(checkpoint: Checkpoint) -> None:
-    if checkpoint.config.head == 'discrete':
-        raise HbvlaError(
-            f'{checkpoint.folder}: discrete actions have no gradient; add --probe none'
-        )

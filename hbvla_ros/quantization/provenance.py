@@ -11,6 +11,7 @@ from typing import Any
 from hbvla_ros.packed.accounting import folder_files
 from hbvla_ros.packed.manifest import FileEntry
 from hbvla_ros.quantization.calibration import CalibrationSet
+from hbvla_ros.quantization.probe_options import ProbeOptions
 
 _COPIED_FILES = (
     'config.json',
@@ -36,9 +37,14 @@ def copied_files(folders: Sequence[Path]) -> list[Path]:
     return [paths[0] for paths in found if paths]
 
 
-def describe_calibration(calibration: CalibrationSet | None, probe: str) -> dict[str, Any] | None:
-    """The calibration as it stands in the manifest."""
-    return None if calibration is None else {**calibration.description, 'probe': probe}
+def describe_calibration(
+    calibration: CalibrationSet | None, probe: ProbeOptions
+) -> dict[str, Any] | None:
+    """The calibration and how its tokens are weighted, as they stand in the manifest."""
+    if calibration is None:
+        return None
+    options = dataclasses.asdict(probe)
+    return {**calibration.description, 'probe': options.pop('kind'), 'probe_options': options}
 
 
 def describe_source(folders: Sequence[Path]) -> dict[str, Any]:

@@ -17,25 +17,6 @@ from hbvla_ros.quantization.report_plots import TokenMap, error_plot, saliency_p
 
 JSON_NAME, HTML_NAME = 'report.json', 'report.html'
 _TEMPLATES = Path(__file__).parent / 'templates'
-_RANKS = 65
-
-
-def saliency_spectrum(column_saliency: Sequence[float]) -> list[float]:
-    """Falling quantiles of a layer's column saliency relative to its mean.
-
-    Args:
-        column_saliency: one non-negative number a column.
-
-    Returns:
-        65 values from the most to the least salient column; all zero for a layer whose inputs
-        never moved.
-    """
-    values = sorted((float(value) for value in column_saliency), reverse=True)
-    mean = sum(values) / len(values)
-    if mean <= 0:
-        return [0.0] * _RANKS
-    ranks = [round(i * (len(values) - 1) / (_RANKS - 1)) for i in range(_RANKS)]
-    return [values[rank] / mean for rank in ranks]
 
 
 def report_content(

@@ -195,7 +195,7 @@ class ForwardPass:
             advance: called after each block.
         """
         self._stream, self._cache = stream, cache
-        self._batches = [_to(batch, stream.device) for batch in batches]
+        self._batches = [to_device(batch, stream.device) for batch in batches]
         self._advance = advance or (lambda: None)
         self._features: list[tuple[Tensor, Tensor]] = []
 
@@ -266,7 +266,7 @@ class ForwardPass:
 
     @contextmanager
     def _after_towers(self, index: int) -> Iterator[StandIn]:
-        """The network with the outputs of the towers for one batch; yields the decoder's stand-in."""
+        """The network with the towers' outputs for one batch; yields the decoder's stand-in."""
         with stand_ins(self._stream.network, self._stream.chains) as chains, torch.no_grad():
             for chain, output in zip(chains, self._features[index], strict=False):
                 chain.output = self._cache.get(output)
@@ -355,7 +355,7 @@ def _noise(batch: NetworkInputs) -> Tensor:
     return batch.noise
 
 
-def _to(batch: NetworkInputs, device: torch.device) -> NetworkInputs:
+def to_device(batch: NetworkInputs, device: torch.device) -> NetworkInputs:
     """A batch on a device."""
     tensors = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
     moved = {name: one.to(device) for name, one in tensors.items() if isinstance(one, Tensor)}

@@ -13,7 +13,6 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.accounting import packed_report
 from hbvla_ros.packed.install import install_folder
 from hbvla_ros.packed.linear import PackedLinear
-from hbvla_ros.packed.manifest import LayerEntry, Manifest
 from hbvla_ros.packed.reader import PackedFolder
 from hbvla_ros.policy import Policy
 from hbvla_ros.quantization.calibration import CalibrationSet
@@ -67,7 +66,7 @@ def test_every_block_that_runs_is_quantized_and_nothing_else(
 ) -> None:
     manifest = quantize_checkpoint(
         open_checkpoint(tiny_checkpoint), Request('rtn'), tmp_path / 'out'
-    )
+    ).manifest
     towers = [
         f'vision_backbone.{tower}.blocks.{block}.{part}'
         for tower in ('featurizer', 'fused_featurizer')
@@ -128,15 +127,17 @@ def test_manifest_tells_where_everything_came_from(
         'stored_bits_per_weight',
         'nominal_bits_per_weight',
     ]
-    assert content['method'] == 'signplane' and content['bits_asked'] == 1.0
+    assert content['method'] == 'signplane' and content['bits_asked'] is None
+    assert content['preset'] == 'default' and content['components'] == ['vision', 'language']
     assert content['calibration'].items() >= {'frames': 10, 'seed': 0, 'probe': 'action'}.items()
     assert len(content['calibration']['digest']) == 64
+    assert content['calibration']['probe_options']['power'] == 2
     source = {path.name: path.stat().st_size for path in tiny_checkpoint.iterdir()}
     assert {k: v['size'] for k, v in content['source']['files'].items()} == source
     assert content['source']['bytes'] == sum(source.values())
     layer = content['layers']['language_model.model.layers.1.mlp.down_proj']
-    assert (layer['rows'], layer['columns'], layer['planes']) == (32, 48, 1)
-    assert layer['bytes'] == 32 * 6 + 32 * 2 + 48 * 2
+    assert (layer['rows'], layer['columns'], layer['nominal_bits']) == (32, 48, 1)
+    assert layer['bytes'] == FAST.stored_bytes(32, 48, [1]) and layer['method_options'] == {}
     assert 0 < layer['hessian_error'] < layer['relative_error'] < 1
     written = {path.name for path in (tmp_path / 'out').iterdir()}
     assert set(content['files']) == written - {'hbvla.json'}
@@ -156,7 +157,7 @@ def test_manifest_tells_where_everything_came_from(
 )
 def test_real_layouts_quantize(name: str, platform: str, tmp_path: Path) -> None:
     checkpoint = Checkpoint.open(GOLDEN / name, PLATFORMS[platform])
-    manifest = quantize_checkpoint(checkpoint, Request('rtn', 3), tmp_path / 'out')
+    manifest = quantize_checkpoint(checkpoint, Request('rtn', 3), tmp_path / 'out').manifest
     assert manifest.nominal_bits_per_weight == 3
     report = packed_report(PackedFolder.open(tmp_path / 'out'))
     assert report.stored_bits_per_weight == pytest.approx(manifest.stored_bits_per_weight, rel=1e-3)
@@ -178,42 +179,22 @@ def test_real_layouts_quantize(name: str, platform: str, tmp_path: Path) -> None
         torch.testing.assert_close(network(*arguments), expected(*arguments), rtol=1e-3, atol=1e-3)
 
 
-class Interrupt(SilentProgress):
-    """Presses Ctrl-C at the third layer."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def step(self, name: str = '', entry: LayerEntry | None = None) -> None:
-        self.count += 1
-        if self.count == 3:
-            raise KeyboardInterrupt
-
-
-def test_interrupt_leaves_nothing_behind(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    before = sorted(tmp_path.rglob('*'))
-    with pytest.raises(KeyboardInterrupt):
-        quantize_checkpoint(
-            open_checkpoint(tiny_checkpoint),
-            Request('rtn'),
-            tmp_path / 'new' / 'out',
-            progress=Interrupt(),
-        )
-    assert sorted(tmp_path.rglob('*')) == before
-
-
 @pytest.mark.parametrize(
     ('request_', 'message'),
     [
-        (
-            Request(bits=0.9),
-            'one sign plane with its scales takes 2.064 stored bits .* ask for --bits 2.07',
-        ),
-        (Request(bits=float('nan')), 'one sign plane'),
+        (Request(bits=0.9), 'take at least 1.67. stored bits; ask for --bits 1.67'),
+        (Request(bits=float('nan')), 'must be a positive number of stored bits'),
+        (Request('hbllm', 1), 'the size of hbllm is fixed by the method'),
         (Request('rtn', 1.1), 'rtn takes 1, 2 or 3'),
         (Request('nonsense'), "method 'nonsense' is unknown"),
         (Request(probe='other'), '--probe other'),
         (Request(seed=-1), 'seed -1: must be 0'),
+        (Request(preset='other'), '--preset other: signplane has default'),
+        (Request(settings=('rounds=x',)), '--set rounds=x: use a whole number'),
+        (Request(probe_settings=('power=3',)), '--probe-set power=3: use one of 1, 2'),
+        (Request(components=('arm',)), '--components arm: is unknown; use some of vision,'),
+        (Request(device='nonsense'), '--device nonsense: cannot be used'),
+        (Request(dtype='int8'), '--dtype int8: use one of float32, bfloat16'),
     ],
 )
 def test_impossible_requests_are_refused_before_any_work(
@@ -221,15 +202,23 @@ def test_impossible_requests_are_refused_before_any_work(
 ) -> None:
     with pytest.raises(HbvlaError, match=message):
         quantize_checkpoint(open_checkpoint(tiny_checkpoint), request_, tmp_path / 'out')
-    assert not (tmp_path / 'out').exists()
+    assert not list(tmp_path.glob('out*'))
 
 
-def test_budget_is_kept(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    manifest = quantize_checkpoint(
-        open_checkpoint(tiny_checkpoint), Request(bits=4.5, options=FAST), tmp_path / 'out'
-    )
-    assert manifest.nominal_bits_per_weight == 2
-    assert manifest.stored_bits_per_weight <= 4.5
+@pytest.mark.parametrize('calibrated', [False, True])
+def test_layers_share_a_budget(
+    calibrated: bool, tiny_checkpoint: Path, tmp_path: Path, episodes_folder: Path
+) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    data = read_calibration(episodes_folder, checkpoint, 10, 0) if calibrated else None
+    request = Request(bits=3.0001, options=FAST)
+    manifest = quantize_checkpoint(checkpoint, request, tmp_path / 'out', data).manifest
+    assert 2.7 < manifest.stored_bits_per_weight <= 3.0001
+    planes = {entry.nominal_bits for entry in manifest.layers.values()}
+    assert len(planes) > 1
+    # What differs from the options of the whole stands with the layer.
+    for entry in manifest.layers.values():
+        assert entry.nominal_bits == entry.method_options.get('planes', manifest.options['planes'])
 
 
 def _spoil(folder: Path, name: str, value: float) -> None:
@@ -261,8 +250,8 @@ def test_discrete_actions_have_no_gradient(
     data = read_calibration(episodes_folder, checkpoint, 4, 0)
     with pytest.raises(HbvlaError, match='add --probe none'):
         quantize_checkpoint(checkpoint, Request(options=FAST), tmp_path / 'out', data)
-    manifest: Manifest = quantize_checkpoint(
+    manifest = quantize_checkpoint(
         checkpoint, Request(probe='none', options=FAST), tmp_path / 'out', data
-    )
+    ).manifest
     assert 'language_model.lm_head.weight' in PackedFolder.open(tmp_path / 'out').names()
     assert manifest.calibration is not None and manifest.calibration['probe'] == 'none'

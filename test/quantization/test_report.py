@@ -12,7 +12,7 @@ from hbvla_ros.packed.bits import pack_signs
 from hbvla_ros.packed.forms.sign_planes import SignPlaneLayer
 from hbvla_ros.packed.layer import store_scale
 from hbvla_ros.packed.manifest import LayerEntry, Manifest
-from hbvla_ros.quantization.report import report_content, report_files, saliency_spectrum
+from hbvla_ros.quantization.report import report_content, report_files
 from hbvla_ros.quantization.report_plots import TokenMap
 
 NAMES = [
