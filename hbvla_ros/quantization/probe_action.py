@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hbvla_ros.quantization.calibration import NetworkInputs
 from hbvla_ros.quantization.probe import TokenWeights, kept_outputs, squared_norms, token_weights
-from hbvla_ros.quantization.probe_options import ProbeOptions, in_tower, probed_layers
+from hbvla_ros.quantization.probe_options import ProbeOptions, in_decoder, probed_layers
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def action_importance(
                 for total, gradient in zip(sums, gradients, strict=True)
             ]
         for (name, output), squared in zip(outputs, sums, strict=True):
-            known = None if types is None or in_tower(name) else types[number]
+            known = types[number] if types is not None and in_decoder(name) else None
             record.add(name, squared, output.shape[-1], known)
         if advance is not None:
             advance()

@@ -12,6 +12,7 @@ Kind = Literal['none', 'block', 'action']
 
 _ATTENTION = re.compile(r'(?:^|\.)(?:self_attn|attn)\.[^.]+$')
 _TOWER = 'vision_backbone.'
+_DECODER = 'language_model.'
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ PROBE_PRESETS = {
 def in_tower(name: str) -> bool:
     """Whether a layer belongs to a vision tower, by its name."""
     return name.startswith(_TOWER)
+
+
+def in_decoder(name: str) -> bool:
+    """Whether a layer belongs to the decoder, by its name; its tokens have types."""
+    return name.startswith(_DECODER)
 
 
 def is_attention(name: str) -> bool:

@@ -24,7 +24,7 @@ from hbvla_ros.quantization.probe_action import (
     GradientRecord,
     random_projection,
 )
-from hbvla_ros.quantization.probe_options import ProbeOptions, in_tower
+from hbvla_ros.quantization.probe_options import ProbeOptions, in_decoder
 from hbvla_ros.quantization.stream import StreamedNetwork, stand_ins
 
 
@@ -36,12 +36,14 @@ class _Between(NamedTuple):
         inputs: hidden state that each chain is called with.
         rest: the further arguments of each chain.
         outputs: the known outputs of the chains, which the others depend on.
+        kept: outputs of the layers that lie between, with their names.
     """
 
     actions: Tensor
     inputs: list[Tensor]
     rest: list[tuple[Any, ...]]
     outputs: list[Tensor]
+    kept: list[tuple[str, Tensor]]
 
 
 class _StreamedProbe:
@@ -51,11 +53,13 @@ class _StreamedProbe:
         self,
         stream: StreamedNetwork,
         batches: Sequence[NetworkInputs],
+        outside: Sequence[str],
         probes: int,
         cache: ActivationCache,
         advance: Callable[[], None],
     ) -> None:
         self._stream, self._batches, self._probes = stream, batches, probes
+        self._outside = {name: stream.network.get_submodule(name) for name in outside}
         self._cache, self._advance = cache, advance
         # By block and batch; chain and batch; chain and batch; chain, batch and probe.
         self._inputs: dict[tuple[str, int], Tensor] = {}
@@ -89,15 +93,16 @@ class _StreamedProbe:
         for index in range(len(self._batches)):
             with torch.enable_grad():
                 between = self._between(index, len(chains))
-            for probe in range(self._probes):
-                direction = random_projection(between.actions, generator)
-                self._spread(between.actions, direction, between.outputs, index, probe)
+            directions = [
+                random_projection(between.actions, generator) for _ in range(self._probes)
+            ]
+            self._spread(between, between.actions, directions, index, record)
         for number, chain in reversed(list(enumerate(chains))):
             for block, linears in reversed(chain):
-                known = None if in_tower(block) else types
+                known = types if in_decoder(block) else None
                 self._back_through(number, block, linears, record, known)
                 self._advance()
-            self._to_earlier_chains(number)
+            self._to_earlier_chains(number, record)
 
     def _between(self, index: int, ready: int) -> _Between:
         """Run what lies between the chains, with the outputs of the first ``ready`` ones.
@@ -109,32 +114,55 @@ class _StreamedProbe:
         outputs = [self._cache.get(self._outputs[number, index]) for number in range(ready)]
         if torch.is_grad_enabled():
             outputs = [output.detach().requires_grad_() for output in outputs]
-        with stand_ins(network, self._stream.chains) as chains:
+        outside = self._outside if torch.is_grad_enabled() else {}
+        with stand_ins(network, self._stream.chains) as chains, kept_outputs(outside) as kept:
             for chain, output in zip(chains, outputs, strict=False):
                 chain.output = output
             device = self._stream.device
             actions = network(*(None if one is None else one.to(device) for one in batch))
             calls = [chain.arguments for chain in chains if chain.arguments is not None]
-        return _Between(actions, [call[0] for call in calls], [call[1] for call in calls], outputs)
+        inputs, rest = [call[0] for call in calls], [call[1] for call in calls]
+        return _Between(actions, inputs, rest, outputs, kept)
 
     def _spread(
-        self, value: Tensor, gradient: Tensor, outputs: list[Tensor], index: int, probe: int
+        self,
+        between: _Between,
+        value: Tensor,
+        gradients: Sequence[Tensor],
+        index: int,
+        record: GradientRecord,
     ) -> None:
-        """Add a value's gradient to those of the chains' outputs that it depends on."""
+        """Take gradients, one a probe, from a value to everything between that it depends on."""
         if not value.requires_grad:
             return
-        found = torch.autograd.grad(
-            value, outputs, gradient.to(value), retain_graph=True, allow_unused=True
-        )
-        for number, one in enumerate(found):
-            if one is None:
-                continue
-            key = number, index, probe
-            if key in self._gradients:
-                kept = self._gradients[key]
-                self._gradients[key] = self._cache.replace(kept, self._cache.get(kept) + one)
-            else:
-                self._gradients[key] = self._cache.put(one)
+        sums: dict[str, Tensor] = {}
+        samples, known = len(self._batches[index].pixel_values), len(between.outputs)
+        for probe, gradient in enumerate(gradients):
+            found = torch.autograd.grad(
+                value,
+                [*between.outputs, *(one for _, one in between.kept)],
+                gradient.to(value),
+                retain_graph=True,
+                allow_unused=True,
+            )
+            for number, one in enumerate(found[:known]):
+                if one is not None:
+                    self._add_gradient((number, index, probe), one)
+            for (name, _), one in zip(between.kept, found[known:], strict=True):
+                if one is not None:
+                    squared = squared_norms(one, samples) / self._probes
+                    sums[name] = sums[name] + squared if name in sums else squared
+        for name, output in between.kept:
+            if name in sums:
+                record.add(name, sums[name], output.shape[-1])
+
+    def _add_gradient(self, key: tuple[int, int, int], gradient: Tensor) -> None:
+        """Add to the gradient at a chain's output."""
+        if key in self._gradients:
+            kept = self._gradients[key]
+            self._gradients[key] = self._cache.replace(kept, self._cache.get(kept) + gradient)
+        else:
+            self._gradients[key] = self._cache.put(gradient)
 
     def _back_through(
         self,
@@ -188,20 +216,15 @@ class _StreamedProbe:
             self._gradients[key] = self._cache.replace(kept, gradient)
         return sums
 
-    def _to_earlier_chains(self, number: int) -> None:
+    def _to_earlier_chains(self, number: int, record: GradientRecord) -> None:
         """From the gradient at a chain's input to those at the outputs of the chains before it."""
         for index in range(len(self._batches)):
             del self._outputs[number, index]
-            gradients = [
-                self._gradients.pop((number, index, probe)) for probe in range(self._probes)
-            ]
-            if not number:
-                continue
+            kept = [self._gradients.pop((number, index, probe)) for probe in range(self._probes)]
             with torch.enable_grad():
                 between = self._between(index, number)
-            for probe, kept in enumerate(gradients):
-                gradient = self._cache.get(kept)
-                self._spread(between.inputs[number], gradient, between.outputs, index, probe)
+            gradients = [self._cache.get(one) for one in kept]
+            self._spread(between, between.inputs[number], gradients, index, record)
 
 
 def streamed_action_importance(
@@ -212,6 +235,7 @@ def streamed_action_importance(
     cache: ActivationCache | None = None,
     advance: Callable[[], None] | None = None,
     types: Sequence[Tensor] | None = None,
+    outside: Sequence[str] = (),
 ) -> ActionImportance:
     """Token weights and sensitivities of all layers with one block in memory at a time.
 
@@ -227,6 +251,7 @@ def streamed_action_importance(
         cache: keeps activations and gradients; None for memory.
         advance: called twice for each block.
         types: of each batch, the token type of each position of the decoder sequence (S,).
+        outside: names of linear layers outside of the blocks, to be looked at as well.
 
     Raises:
         HbvlaError: the network has no L1 head, or a gradient is not finite.
@@ -238,8 +263,11 @@ def streamed_action_importance(
             'use --probe block or --probe none'
         )
     cache = cache or ActivationCache(device=stream.device)
-    record = GradientRecord([n for chain in stream.chains for _, names in chain for n in names])
-    probe = _StreamedProbe(stream, batches, options.probes, cache, advance or (lambda: None))
+    inside = [name for chain in stream.chains for _, names in chain for name in names]
+    record = GradientRecord([*inside, *outside])
+    probe = _StreamedProbe(
+        stream, batches, outside, options.probes, cache, advance or (lambda: None)
+    )
     probe.forward()
     probe.backward(record, seed, types)
     return record.importance(options)

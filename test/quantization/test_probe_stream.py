@@ -68,13 +68,19 @@ def test_same_weights_and_sensitivities_as_the_whole_network(
     options = dataclasses.replace(
         OPTIONS, balance_types=per_sample, per_sample_normalisation=per_sample
     )
-    names = quantized_linears(whole)
+    outside = [
+        name
+        for name, module in whole.named_modules()
+        if isinstance(module, nn.Linear) and 'projector' in name or name == 'action_head.model.fc1'
+    ]
+    names = quantized_linears(whole) + outside
     wanted = action_importance(whole, names, batches, options, 5, types=types)
     stream, steps = CountingStream(checkpoint), []
     cache = ActivationCache(tmp_path if on_disk else None)
     found = streamed_action_importance(
-        stream, batches, options, 5, cache, lambda: steps.append(None), types
+        stream, batches, options, 5, cache, lambda: steps.append(None), types, outside
     )
+    assert len(outside) == 6
     assert set(found.weights) == set(wanted.weights) == set(names)
     for name in names:
         for one, other in zip(found.weights[name], wanted.weights[name], strict=True):
