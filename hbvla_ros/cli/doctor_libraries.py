@@ -27,8 +27,9 @@ def check_numpy() -> Row:
 
 
 def check_libraries() -> Row:
-    """The small libraries that read checkpoints, text and images."""
-    names = ['safetensors', 'tokenizers', 'PIL', 'simplejpeg', 'yaml', 'jinja2', 'matplotlib']
+    """The small libraries that read checkpoints, text, images and recordings."""
+    names = ['safetensors', 'tokenizers', 'PIL', 'simplejpeg', 'yaml', 'jinja2', 'matplotlib',
+             'h5py', 'rosbags.highlevel']  # fmt: skip
     code = (
         'import importlib, json\n'
         f'names = {names!r}\n'
@@ -41,7 +42,7 @@ def check_libraries() -> Row:
         'libraries',
         'ok' if found else 'missing',
         versions if found else error,
-        'checkpoints, prompts, camera images, profiles and reports are read and written with them',
+        'checkpoints, prompts, images, recordings, profiles and reports need them',
         'pip install --editable .',
         required=True,
     )
