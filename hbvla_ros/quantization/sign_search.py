@@ -14,17 +14,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hbvla_ros.quantization.signs import PANEL, Rounder, combine, subtract_outer
+from hbvla_ros.quantization.signs import Rounder, combine, subtract_outer
+
+# Columns that are annealed together, and those of them that are updated one by one.
+PANEL = 128
+_STRIP = 32
 
 
-@dataclass
-class _Kept:
-    """A state to go back to, row by row."""
+@dataclass(frozen=True)
+class Kicks:
+    """Random numbers with which panels of columns leave a local minimum.
 
-    signs: Tensor
-    scales: Tensor
-    curved: Tensor
-    errors: Tensor
+    Attributes:
+        count: passes over a panel with random numbers; they fade from the first to the last.
+        strength: their deviation in the first pass, in units of half the distance of the closest
+            levels.
+        generator: where they come from; on the device of the weights.
+    """
+
+    count: int
+    strength: float
+    generator: torch.Generator
 
 
 class SignSearch:
@@ -46,7 +56,6 @@ class SignSearch:
         self.signs, self.scales, self._energy = signs, scales, energy
         self._blocks: Sequence[Tensor] = ()
         self._target = self._curved = signs
-        self._kept: _Kept | None = None
 
     def move(self, target: Tensor, blocks: Sequence[Tensor]) -> None:
         """Take the problem in a new basis; signs and scales stay.
@@ -56,7 +65,7 @@ class SignSearch:
             blocks: the Hessian as diagonal blocks in the order of the columns, those of the same
                 size together: (count, size, size).
         """
-        self._target, self._blocks, self._kept = target, blocks, None
+        self._target, self._blocks = target, blocks
         self._curved = torch.empty_like(self.signs)
         for block, signs, curved in self._parts(self.signs, self._curved):
             for plane, product in zip(signs, curved, strict=True):
@@ -85,15 +94,12 @@ class SignSearch:
         curved = (gram @ scales[..., None])[..., 0]
         return self._energy + (scales * (curved - 2 * right)).sum(dim=1)
 
-    def sweep(self, kick: float = 0.0, generator: torch.Generator | None = None) -> None:
-        """Set every column to its best levels with all others held.
+    def sweep(self, kicks: Kicks | None = None) -> None:
+        """Set every column to its best levels with all others held; no row's error rises.
 
-        Without a kick no row's error rises.
-
-        Args:
-            kick: deviation of random numbers on what is rounded, in units of half the distance of
-                the closest levels.
-            generator: where they come from; on the device of the weights.
+        With kicks each panel of columns is annealed while the other panels are held, and rows in
+        which that did not help stay as they are. That is nearly free: what takes time in a wide
+        layer is to tell the other panels what changed.
         """
         rounder = Rounder(self.scales)
         for block, signs, curved, target in self._parts(
@@ -101,57 +107,22 @@ class SignSearch:
         ):
             for start in range(0, block.shape[1], PANEL):
                 here = slice(start, start + PANEL)
-                old = combine(signs[:, :, here], self.scales)
-                gradient = target[0, :, here] - combine(curved[:, :, here], self.scales)
-                noise = None
-                if kick:
-                    noise = torch.empty_like(old).normal_(generator=generator)
-                    noise *= kick * rounder.step
-                new = _round_panel(old, gradient, block[:, here, here], rounder, noise)
-                found = rounder.signs(new)
+                panel = _Panel(
+                    combine(signs[:, :, here], self.scales),
+                    target[0, :, here] - combine(curved[:, :, here], self.scales),
+                    block[:, here, here],
+                )
+                found = rounder.signs(panel.anneal(rounder, kicks))
                 change = found - signs[:, :, here]
                 signs[:, :, here] = found
                 for plane, moved in zip(curved, change, strict=True):
                     plane.baddbmm_(block[:, :, here], moved)
 
-    def descend(self, sweeps: int) -> None:
-        """Sweeps without a kick, each followed by a fit of the row scales."""
+    def improve(self, sweeps: int, kicks: Kicks | None = None) -> None:
+        """Sweeps, each followed by a fit of the row scales."""
         for _ in range(sweeps):
-            self.sweep()
+            self.sweep(kicks)
             self.fit_scales()
-
-    def leave_minimum(
-        self, kicks: int, strength: float, sweeps: int, generator: torch.Generator
-    ) -> None:
-        """Kick, descend again, and go back in the rows that came out worse.
-
-        Args:
-            kicks: sweeps with a kick, which fades from the first to the last.
-            strength: kick of the first of them.
-            sweeps: sweeps without afterwards.
-            generator: where the random numbers come from.
-        """
-        self.keep()
-        for number in range(kicks):
-            self.sweep(strength * (1 - number / kicks), generator)
-            self.fit_scales()
-        self.descend(sweeps)
-        self.restore_worse()
-
-    def keep(self) -> None:
-        """Remember the present state for :meth:`restore_worse`."""
-        self._kept = _Kept(
-            self.signs.clone(), self.scales.clone(), self._curved.clone(), self.errors()
-        )
-
-    def restore_worse(self) -> None:
-        """Go back to the state kept in the rows whose error has risen since."""
-        kept, self._kept = self._kept, None
-        assert kept is not None
-        worse = self.errors() > kept.errors
-        self.signs = torch.where(worse, kept.signs, self.signs)
-        self._curved = torch.where(worse, kept.curved, self._curved)
-        self.scales = torch.where(worse, kept.scales, self.scales)
 
     def _parts(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Each stack of blocks with the parts of (P, columns, rows) that it belongs to.
@@ -184,28 +155,47 @@ def _dot(first: Tensor, second: Tensor) -> Tensor:
     return (first * second).sum(dim=0, dtype=torch.float64)
 
 
-def _round_panel(
-    old: Tensor, gradient: Tensor, block: Tensor, rounder: Rounder, noise: Tensor | None
-) -> Tensor:
-    """One panel of columns set to the best levels one after the other.
+class _Panel:
+    """Some columns of each of a stack of blocks, while all others are held.
 
-    Args:
-        old: (count, n, rows), present levels.
-        gradient: (count, n, rows), H times the present error; spent.
+    Attributes:
+        levels: (count, n, rows).
+        gradient: (count, n, rows), H times the present error.
         block: (count, n, n), the part of the Hessian.
-        rounder: rounds to levels.
-        noise: (count, n, rows), added to what is rounded, or None.
-
-    Returns:
-        (count, n, rows), the new levels.
     """
-    new = torch.empty_like(old)
-    step = block.diagonal(dim1=1, dim2=2).reciprocal()
-    for j in range(block.shape[1]):
-        wanted = torch.addcmul(old[:, j], gradient[:, j], step[:, j, None])
-        if noise is not None:
-            wanted += noise[:, j]
-        level = rounder.nearest(wanted)
-        new[:, j] = level
-        subtract_outer(gradient[:, j + 1 :], block[:, j, j + 1 :], level - old[:, j])
-    return new
+
+    def __init__(self, levels: Tensor, gradient: Tensor, block: Tensor) -> None:
+        self.levels, self.gradient, self.block = levels, gradient, block
+        self._step = block.diagonal(dim1=1, dim2=2).reciprocal()
+
+    def anneal(self, rounder: Rounder, kicks: Kicks | None) -> Tensor:
+        """Passes with fading kicks and one without; the best of old and new levels of each row."""
+        if kicks is None or not kicks.count:
+            self._settle(rounder, None)
+            return self.levels
+        old, before = self.levels.clone(), self.gradient.clone()
+        for number in range(kicks.count):
+            strength = kicks.strength * (1 - number / kicks.count)
+            noise = torch.empty_like(old).normal_(generator=kicks.generator)
+            self._settle(rounder, noise.mul_(strength * rounder.step))
+        self._settle(rounder, None)
+        # The error of a row changes by -d (g_old + g_new) with the change d of its levels.
+        gain = ((self.levels - old) * (before + self.gradient)).sum(dim=(0, 1))
+        return torch.where(gain > 0, self.levels, old)
+
+    def _settle(self, rounder: Rounder, noise: Tensor | None) -> None:
+        """Set the columns to their best levels one after the other, with noise on what is best."""
+        for start in range(0, self.block.shape[1], _STRIP):
+            stop = min(start + _STRIP, self.block.shape[1])
+            block = self.block[:, start:stop, start:stop]
+            levels, gradient = self.levels[:, start:stop], self.gradient[:, start:stop].clone()
+            change = torch.empty_like(gradient)
+            for j in range(stop - start):
+                wanted = torch.addcmul(levels[:, j], gradient[:, j], self._step[:, start + j, None])
+                if noise is not None:
+                    wanted += noise[:, start + j]
+                level = rounder.nearest(wanted)
+                torch.sub(level, levels[:, j], out=change[:, j])
+                levels[:, j] = level
+                subtract_outer(gradient[:, j + 1 :], block[:, j, j + 1 :], change[:, j])
+            self.gradient.baddbmm_(self.block[:, :, start:stop], change, alpha=-1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 # Columns whose changes reach the others in one matrix product.
-PANEL = 64
+_PANEL = 64
 
 
 def sign_patterns(planes: int) -> Tensor:
@@ -137,8 +137,8 @@ def error_feedback(weight: Tensor, factor: Tensor, scales: Tensor) -> Tensor:
     levels, wanted = torch.empty_like(weight), weight.clone()
     # Divided by the diagonal once, so that what is carried adds to the weights as it is.
     factor = factor / factor.diagonal(dim1=1, dim2=2)[:, None, :]
-    for start in range(0, weight.shape[1], PANEL):
-        stop = min(start + PANEL, weight.shape[1])
+    for start in range(0, weight.shape[1], _PANEL):
+        stop = min(start + _PANEL, weight.shape[1])
         errors = torch.empty_like(weight[:, start:stop])
         for j in range(start, stop):
             level = rounder.nearest(wanted[:, j])

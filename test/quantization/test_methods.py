@@ -65,7 +65,7 @@ def test_each_part_of_signplane_earns_its_place() -> None:
     small = make_layer('attn_vo', 256, 256, seed=1, tokens=2048)
 
     def error(**changes: Any) -> float:
-        options = SignPlaneOptions(**{'cycles': 4, **changes})
+        options = SignPlaneOptions(**{'cycles': 2, **changes})
         return output_error(
             small, SIGNPLANE(small.weight, small.calibration, options).reconstruct()
         )
@@ -111,7 +111,7 @@ def test_without_calibration_is_the_identity_hessian(changes: dict[str, Any]) ->
     differing = unpack_signs(ours.planes, 431) != unpack_signs(dense.planes, 431)
     assert float(differing.float().mean()) < 0.01
     for (_, _, scales), (_, _, expected) in zip(ours.split(), dense.split(), strict=True):
-        torch.testing.assert_close(scales, expected, rtol=2e-2, atol=1e-3)
+        torch.testing.assert_close(scales, expected, rtol=3e-2, atol=1e-3)
 
 
 def test_without_calibration_no_matrix_of_the_width_is_made() -> None:
