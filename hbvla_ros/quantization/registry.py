@@ -8,7 +8,16 @@ from dataclasses import dataclass
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.layer import QuantizedLayer
-from hbvla_ros.quantization.methods import billm, bivlm, hbllm, hbvla, hbvla_options, rtn, signplane
+from hbvla_ros.quantization.methods import (
+    billm,
+    bivlm,
+    dbf,
+    hbllm,
+    hbvla,
+    hbvla_options,
+    rtn,
+    signplane,
+)
 from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.summaries import list_methods
 
@@ -60,11 +69,12 @@ METHODS = {
         Method(
             'signplane',
             signplane.quantize,
-            {'default': signplane.SignPlaneOptions()},
+            signplane.PRESETS,
             planes=True,
             column_scale=True,
             budgeted=True,
         ),
+        Method('dbf', dbf.quantize, {'default': dbf.DbfOptions()}, budgeted=True),
         Method('billm', billm.quantize, billm.PRESETS),
         Method('hbllm', hbllm.quantize, hbllm.PRESETS),
         Method('hbvla', hbvla.quantize, hbvla_options.PRESETS, two_hessians=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 SUMMARIES = {
     'signplane': 'balanced Hadamard sign planes, best with --calibration',
+    'dbf': 'double binary factorization: any number of bits, best for wide layers',
     'rtn': 'signs and mean-abs row scales of the weights as they are, a baseline',
     'billm': 'BiLLM: order 2 for salient columns, two groups for the others, about 2.9 bits',
     'hbllm': 'HBLLM: dense and sparse groups in the Haar domain, about 3.4 bits',
