@@ -35,6 +35,7 @@ class Method:
             for the error feedback.
         presets: named options; 'default' is always there.
         needs_hessian: it cannot run without calibration.
+        uses_hessian: calibration changes what it makes.
         two_hessians: see ``quantize``.
         planes: its options have ``planes``, sign planes 1 to 3.
         column_scale: it stores one scale a column besides the row scales.
@@ -45,6 +46,7 @@ class Method:
     quantize: Callable[..., QuantizedLayer]
     presets: Mapping[str, MethodOptions]
     needs_hessian: bool = False
+    uses_hessian: bool = True
     two_hessians: bool = False
     planes: bool = False
     column_scale: bool = False
@@ -65,7 +67,13 @@ class Method:
 METHODS = {
     method.name: method
     for method in (
-        Method('rtn', rtn.quantize, {'default': rtn.RtnOptions()}, planes=True),
+        Method(
+            'rtn',
+            rtn.quantize,
+            {'default': rtn.RtnOptions()},
+            uses_hessian=False,
+            planes=True,
+        ),
         Method(
             'signplane',
             signplane.quantize,
