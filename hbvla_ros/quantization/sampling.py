@@ -40,7 +40,7 @@ def draw_frames(
     With at least as many episodes as frames, each frame is a uniformly random one of another
     episode; otherwise each episode gives the same number of random frames, up to one. No frame is
     drawn twice. Held-out frames are of other episodes wherever that leaves enough of them for
-    calibration.
+    calibration; otherwise they are what calibration leaves, at least an eighth of all.
 
     Args:
         lengths: frames of each episode.
@@ -53,14 +53,16 @@ def draw_frames(
     if held_out == 0:
         return Draw(_spread(order, lengths, random), min(frames, total), iter(()), 0, True)
     share = held_out / (frames + held_out)
-    reserved = min(max(1, round(len(order) * share)), len(order) - 1)
+    # Never most of them: calibration should see many episodes.
+    reserved = min(max(1, round(len(order) * share)), len(order) // 2)
     others, rest = order[:reserved], order[reserved:]
     enough = sum(lengths[number] for number in rest) >= frames
     if reserved > 0 and enough and sum(lengths[number] for number in others) >= held_out:
         calibration = _spread(rest, lengths, random)
         return Draw(calibration, frames, _spread(others, lengths, random), held_out, True)
     together = _spread(order, lengths, random)
-    kept = min(held_out, max(1, round(total * share))) if total > 1 else 0
+    # Calibration comes first, but what was to be held out does not vanish altogether.
+    kept = min(held_out, max(total - frames, total // 8, 1)) if total > 1 else 0
     return Draw(together, min(frames, total - kept), together, kept, False)
 
 

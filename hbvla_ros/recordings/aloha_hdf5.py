@@ -7,6 +7,7 @@ length; joints and grippers in ``/observations/qpos``, in the units they were re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ class AlohaEpisode:
         except (OSError, KeyError, RuntimeError) as error:
             raise HbvlaError(f'{self.path}: /{key} is damaged; record the episode again') from error
 
-    def _camera(self, camera: str, names: Any) -> str:
+    def _camera(self, camera: str, names: Mapping[str, str]) -> str:
         """Name a camera has in the file."""
         group = self._find(_IMAGES)
         there = list(group) if isinstance(group, h5py.Group) else []
@@ -157,14 +158,18 @@ class AlohaEpisode:
         return found[0]
 
     def _recorded_instruction(self) -> str:
-        file = self._file()
-        for key in _INSTRUCTIONS:
-            for holder in (file, file.get('observations')):
-                values = [] if holder is None else [holder.attrs.get(key), holder.get(key)]
-                for value in values:
-                    text = _text(value)
-                    if text:
-                        return text
+        holders = [self._file(), self._find('observations')]
+        try:
+            for key in _INSTRUCTIONS:
+                for holder in holders:
+                    for value in (holder.attrs.get(key), holder.get(key)):
+                        text = _text(value)
+                        if text:
+                            return text
+        except (OSError, KeyError, RuntimeError) as error:
+            raise HbvlaError(
+                f'{self.path}: its texts are damaged; record the episode again'
+            ) from error
         return ''
 
     def _image(self, name: str, index: int) -> NDArray[np.uint8]:

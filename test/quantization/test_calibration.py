@@ -142,8 +142,11 @@ def test_otherwise_evenly_and_without_repetition(checkpoint: Checkpoint) -> None
         # Too few to spare an episode, but enough frames.
         (1, 30, (6, 3), 'same'),
         (2, 6, (9, 3), 'same'),
-        # Fewer than asked: shared in proportion.
-        (1, 6, (60, 30), 'same'),
+        # Fewer than asked: calibration first, an eighth is held out all the same.
+        (1, 16, (60, 30), 'same'),
+        (1, 6, (3, 16), 'same'),
+        # Most episodes stay for calibration.
+        (4, 6, (3, 16), 'same'),
     ],
 )
 def test_held_out_frames_are_others(
@@ -154,7 +157,8 @@ def test_held_out_frames_are_others(
     assert not set(used) & set(kept)
     assert data.description['held_out_episodes'] == where
     total = episodes * frames
-    assert (len(used), len(kept)) == (wanted if sum(wanted) <= total else (4, 2))
+    few = {(60, 30): (14, 2), (3, 16): (3, 3)}
+    assert (len(used), len(kept)) == (wanted if sum(wanted) <= total else few[wanted])
     if where == 'other':
         assert not {int(10 * m + 1e-6) for m in used} & {int(10 * m + 1e-6) for m in kept}
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from hbvla_ros.cli.main import main
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.packed.manifest import read_manifest
 from hbvla_ros.quantizing import read_calibration
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.platform import resolve_platform
@@ -80,3 +82,24 @@ def test_instruction_that_was_given(checkpoint, tmp_path, episode, record):
     assert {picture.instruction for picture in data.pictures} == {'put red cube'}
     assert data.description['source'] == 'rosbag'
     assert data.description['held_out_episodes'] == 'same'
+
+
+def test_quantize_on_a_bag(checkpoint, tmp_path, episode, record, capsys):
+    bag = record.bag(tmp_path / 'bag', episode, instruction=None)
+    out = tmp_path / 'out'
+    arguments = ['quantize', str(checkpoint.folder), '--out', str(out), '--calibration', str(bag)]
+    arguments += ['--method', 'rtn', '--frames', '3']
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f'hbvla: error: {bag}: has no instruction topic; give it with --instruction'
+    )
+    assert not out.exists()
+    assert main([*arguments, '--instruction', 'wave', '--calibration-profile', 'elsewhere']) == 2
+    assert "unknown robot 'elsewhere'" in capsys.readouterr().err.splitlines()[-1]
+    given = ['--instruction', 'put red cube', '--calibration-profile', 'aloha_sim']
+    assert main([*arguments, *given]) == 0
+    calibration = read_manifest(out).calibration
+    assert calibration is not None
+    assert (calibration['source'], calibration['frames'], calibration['episodes']) == (
+        'rosbag', 3, 1,
+    )  # fmt: skip
