@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hbvla_ros.errors import HbvlaError
+
 if TYPE_CHECKING:
     from hbvla_ros.quantization.calibration import CalibrationSet
     from hbvla_ros.quantization.progress import Progress
+    from hbvla_ros.quantization.request import Request
     from hbvla_ros.vla.checkpoint import Checkpoint
 
 
@@ -43,6 +46,8 @@ class Job:
         seed: seed of everything random.
         force: replace a deployed folder that is already there.
         resume: go on after the last finished layer of an interrupted run.
+        cache_bytes: activations between two blocks that stay in memory, more go to disk; None
+            for a quarter of what is available.
     """
 
     checkpoint: Path
@@ -66,6 +71,7 @@ class Job:
     seed: int = 0
     force: bool = False
     resume: bool = False
+    cache_bytes: int | None = None
 
 
 def read_calibration(
@@ -117,4 +123,62 @@ def run_job(job: Job, progress: Progress) -> str:
     Raises:
         HbvlaError: bad input of any kind; nothing half-written is left behind.
     """
-    raise NotImplementedError
+    from hbvla_ros.packed.atomic import check_output
+    from hbvla_ros.packed.manifest import MANIFEST_NAME
+    from hbvla_ros.quantization.pipeline import quantize_checkpoint
+    from hbvla_ros.quantization.report import result_files
+    from hbvla_ros.quantization.resume import check_work_folder
+    from hbvla_ros.vla.checkpoint import Checkpoint
+    from hbvla_ros.vla.platform import resolve_platform
+
+    check_output(job.out, job.force)
+    check_work_folder(job.out, job.resume, job.force)
+    request = _request(job)
+    request.resolve()
+    for flag, number, least in (('frames', job.frames, 1), ('held-out', job.held_out, 0)):
+        if number < least:
+            raise HbvlaError(f'--{flag} {number}: at least {least} is needed')
+    if (job.checkpoint / MANIFEST_NAME).exists():
+        raise HbvlaError(f'{job.checkpoint}: is quantized already; name the full-precision folder')
+    platform = resolve_platform(job.checkpoint, job.platform)
+    checkpoint = Checkpoint.open(job.checkpoint, platform, job.base)
+    calibration = None
+    if job.calibration is not None:
+        progress.stage('frames', 1)
+        calibration = read_calibration(
+            job.calibration,
+            checkpoint,
+            job.frames,
+            job.seed,
+            job.held_out,
+            job.robot,
+            job.instruction,
+        )
+        progress.step()
+    result = quantize_checkpoint(
+        checkpoint, request, job.out, calibration, progress, job.force, job.resume, result_files
+    )
+    manifest = result.manifest
+    return (
+        f'{job.out}: {len(manifest.layers)} layers at {manifest.stored_bits_per_weight:.4f} '
+        'stored bits per weight'
+    )
+
+
+def _request(job: Job) -> Request:
+    """The part of a job that does not depend on files."""
+    from hbvla_ros.quantization.request import Request
+
+    return Request(
+        method=job.method,
+        bits=job.bits,
+        seed=job.seed,
+        probe=job.probe,
+        preset=job.preset,
+        settings=job.settings,
+        probe_settings=job.probe_settings,
+        components=job.components,
+        device=job.device,
+        dtype=job.dtype,
+        cache_bytes=job.cache_bytes,
+    )

@@ -192,11 +192,11 @@ class CalibratedRun:
 
     def _frame_importance(self, names: Sequence[str]) -> list[FrameImportance]:
         kept = [one for one in (self._work.importance(name) for name in names) if one]
-        return [
-            FrameImportance(picture, torch.stack([one[str(number)] for one in kept]).mean(dim=0))
-            for number, picture in enumerate(self._calibration.pictures)
-            if kept
-        ]
+        found = []
+        for number, picture in enumerate(self._calibration.pictures if kept else ()):
+            weights = torch.stack([one[str(number)] for one in kept]).mean(dim=0)
+            found.append(FrameImportance.of(picture, weights, self._stream.network))
+        return found
 
 
 def check_differentiable(checkpoint: Checkpoint, plan: Plan) -> None:

@@ -14,9 +14,27 @@ from typing import Any
 
 from hbvla_ros.packed.manifest import LayerEntry, Manifest
 from hbvla_ros.quantization.report_plots import TokenMap, error_plot, saliency_plot, token_maps
+from hbvla_ros.quantization.result import QuantizationResult
 
 JSON_NAME, HTML_NAME = 'report.json', 'report.html'
 _TEMPLATES = Path(__file__).parent / 'templates'
+
+
+def result_files(result: QuantizationResult) -> dict[str, str]:
+    """The report of a quantization: both files as name to text.
+
+    Args:
+        result: of the pipeline.
+    """
+    maps = [
+        TokenMap(one.picture.instruction, one.picture.images, one.grids, one.shares)
+        for one in result.importance
+    ]
+    manifest = result.manifest
+    content = report_content(
+        manifest, result.components, result.saliency, manifest.action_error, maps
+    )
+    return report_files(content, maps)
 
 
 def report_content(

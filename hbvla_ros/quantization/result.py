@@ -7,25 +7,57 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hbvla_ros.packed.manifest import Manifest
 from hbvla_ros.quantization.calibration import Picture
+from hbvla_ros.quantization.token_types import NAMES, decoder_patches, decoder_token_types
+from hbvla_ros.vla.network import OpenVLANetwork
 
 
 @dataclass(frozen=True)
 class FrameImportance:
     """How much the tokens of one calibration frame matter to the decoder.
 
+    Token weights are the mean over the layers that have any; over all positions of the decoder's
+    sequence their mean is about one.
+
     Attributes:
         picture: the frame.
-        weights: float32 (S,), token weight at each position of the decoder's sequence, mean over
-            the layers that have any; their mean over the positions is about one.
+        grids: camera to float32 (rows, columns), the token weights of its patches.
+        shares: token type to its share of all weight, 0 to 1.
     """
 
     picture: Picture
-    weights: Tensor
+    grids: Mapping[str, NDArray[np.float32]]
+    shares: Mapping[str, float]
+
+    @staticmethod
+    def of(picture: Picture, weights: Tensor, network: OpenVLANetwork) -> FrameImportance:
+        """Sort token weights by camera and type.
+
+        Args:
+            picture: the frame.
+            weights: float32 (S,), at each position of the decoder's sequence.
+            network: says what stands where.
+        """
+        patches = decoder_patches(network)
+        grids = {
+            camera: weights[place.start : place.stop].reshape(place.rows, place.columns).numpy()
+            for camera, place in patches.items()
+        }
+        # The prompt is what all the other positions leave.
+        rest = len(weights) - len(decoder_token_types(network, 1))
+        types = decoder_token_types(network, 1 + rest).long()
+        sums = torch.zeros(len(NAMES)).index_add_(0, types, weights.float())
+        shares = (sums / sums.sum().clamp_min(torch.finfo(sums.dtype).tiny)).tolist()
+        present = set(types.tolist())
+        return FrameImportance(
+            picture, grids, {NAMES[k]: share for k, share in enumerate(shares) if k in present}
+        )
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,20 @@ class WorkFolder:
         os.replace(temporary, path)
 
 
+def check_work_folder(out: Path, resume: bool, force: bool) -> None:
+    """Refuse a work folder of an earlier run unless it is said what to do with it.
+
+    Raises:
+        HbvlaError: there is one; names the two ways on.
+    """
+    path = work_path(out)
+    if os.path.lexists(path) and not resume and not force:
+        raise HbvlaError(
+            f'{path}: is left of an interrupted run; add --resume to go on with it, or '
+            '--force to begin anew'
+        )
+
+
 @contextmanager
 def work_folder(
     out: Path, description: Mapping[str, Any], resume: bool, force: bool
@@ -209,12 +223,8 @@ def work_folder(
         HbvlaError: one is there already and neither ``resume`` nor ``force`` says what to do, it
             belongs to another request, or the disk refuses.
     """
+    check_work_folder(out, resume, force)
     work = WorkFolder(work_path(out))
-    if os.path.lexists(work.path) and not resume and not force:
-        raise HbvlaError(
-            f'{work.path}: is left of an interrupted run; add --resume to go on with it, or '
-            '--force to begin anew'
-        )
     if resume and work.path.is_dir():
         work.read(description)
     else:

@@ -24,7 +24,7 @@ def test_quantize_then_info(
     tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / 'out'
-    arguments = ['quantize', str(tiny_checkpoint), '--method', 'signplane', '--bits', '1']
+    arguments = ['quantize', str(tiny_checkpoint), '--bits', '1', '--set', 'cycles=0']
     assert main([*arguments, '--out', str(out)]) == 0
     printed = capsys.readouterr().out
     assert 'vision towers' in printed and 'down_proj' in printed
@@ -113,12 +113,21 @@ def test_platform_is_taken_from_the_command_line(
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--bits', '1.05'], 'one sign plane with its scales takes'),
-        (['--bits', '0.5'], 'one sign plane with its scales takes'),
+        (['--bits', '1.05'], 'these layers take at least'),
+        (['--bits', '0.5'], 'ask for --bits 1.'),
+        (['--method', 'hbllm', '--bits', '1.05'], 'the size of hbllm is fixed by the method'),
         (['--method', 'rtn', '--bits', '4'], 'rtn takes 1, 2 or 3'),
         (['--method', 'best'], "method 'best' is unknown; use one of these: signplane: balanced"),
         (['--calibration', '/nowhere'], '/nowhere: no such folder'),
         (['--frames', '0'], '--frames 0'),
+        (['--held-out', '-1'], '--held-out -1: at least 0'),
+        (['--components', 'vision,arm'], '--components arm: is unknown; use some of'),
+        (['--components', ''], '--components: name at least one of'),
+        (['--preset', 'other'], '--preset other: signplane has default'),
+        (['--set', 'rounds'], '--set rounds: signplane takes NAME=VALUE of balance,'),
+        (['--probe-set', 'floor=2'], '--probe-set: floor 2.0: use 0 to 1'),
+        (['--device', 'cuda:99'], '--device cuda:99: cannot be used'),
+        (['--cache-memory', '-1'], '--cache-memory -1: must be a number of gigabytes'),
         (['--seed', '-1'], 'seed -1: must be 0 to'),
         (['--seed', '-1', '--calibration', '/nowhere'], 'seed -1: must be 0 to'),
         (['--base', '/nowhere/base', '--calibration', '/nowhere'], '/nowhere: no such folder'),
@@ -168,32 +177,86 @@ def test_info_of_damaged_and_foreign_folders(
     assert 'neither hbvla.json nor model*.safetensors' in capsys.readouterr().err
 
 
-def test_interrupt_leaves_nothing_behind(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    """A real Ctrl-C at a real process, while it writes."""
-    before = sorted(tmp_path.rglob('*'))
+def test_a_stopped_run_goes_on_to_the_same_bytes(
+    tiny_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A real signal at a real process, after a layer."""
     script = (
         'import sys, time\n'
-        'from hbvla_ros.packed import writer\n'
-        'def slow(path, tensors):\n'
-        '    path.write_text("half")\n'
-        '    print("writing", flush=True)\n'
-        '    time.sleep(60)\n'
-        'writer._save = slow\n'
+        'from hbvla_ros.quantization.block_quantizer import LayerQuantizer\n'
+        'tell = LayerQuantizer.tell\n'
+        'def slow(self, name):\n'
+        '    tell(self, name)\n'
+        '    if name.endswith("featurizer.blocks.1.attn.qkv"):\n'
+        '        print("waiting", flush=True)\n'
+        '        time.sleep(60)\n'
+        'LayerQuantizer.tell = slow\n'
         'from hbvla_ros.cli.main import main\n'
         'sys.exit(main(sys.argv[1:]))\n'
     )
+    command = ['quantize', str(tiny_checkpoint), '--method', 'rtn', '--out']
+    out = tmp_path / 'out'
     process = subprocess.Popen(
-        [sys.executable, '-c', script, 'quantize', str(tiny_checkpoint), '--method', 'rtn',
-         '--out', str(tmp_path / 'out')],
+        [sys.executable, '-c', script, *command, str(out)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
     )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline() == 'writing\n'
-    assert sorted(tmp_path.rglob('*')) != before
-    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == 'waiting\n'
+    process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 130
-    assert sorted(tmp_path.rglob('*')) == before
+    line = 'hbvla: stopped after 5 of 30 layers; go on with the same command and --resume'
+    assert process.stderr.read().strip().splitlines()[-1] == line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['out.partial', 'tiny']
+    for arguments, message in (
+        ([], 'out.partial: is left of an interrupted run; add --resume'),
+        (['--resume', '--bits', '2'], 'out.partial: was begun with other bits; give the same'),
+    ):
+        assert main([*command, str(out), *arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert main([*command, str(out), '--resume']) == 0
+    assert not (tmp_path / 'out.partial').exists()
+    assert main([*command, str(tmp_path / 'whole')]) == 0
+    for path in (tmp_path / 'whole').iterdir():
+        assert path.read_bytes() == (out / path.name).read_bytes(), path.name
+
+
+def test_calibrated_run_writes_a_report(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    episodes_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / 'out'
+    arguments = [
+        '--calibration',
+        str(episodes_folder),
+        '--frames',
+        '6',
+        '--held-out',
+        '4',
+        '--probe',
+    ]
+    arguments += ['block', '--method', 'hbvla', '--preset', 'parity', '--set', 'norm=l1']
+    arguments += ['--components', 'language,head', '--cache-memory', '0', '--dtype', 'bfloat16']
+    assert main(['quantize', str(tiny_checkpoint), '--out', str(out), *arguments]) == 0
+    manifest = json.loads((out / 'hbvla.json').read_text())
+    assert manifest['preset'] == 'parity' and manifest['options']['norm'] == 'l1'
+    assert manifest['components'] == ['language', 'head']
+    assert manifest['calibration']['probe'] == 'block'
+    assert manifest['action_error']['frames'] == 4
+    assert {name.partition('.')[0] for name in manifest['layers']} == {
+        'language_model', 'action_head', 'proprio_projector',
+    }  # fmt: skip
+    report = json.loads((out / 'report.json').read_text())
+    assert report['action_error'] == manifest['action_error']
+    assert len(report['token_importance']) == 3
+    # Whoever removes the report has a valid folder still.
+    for name in ('report.html', 'report.json'):
+        assert name not in manifest['files']
+        (out / name).unlink()
+    assert main(['info', str(out)]) == 0
+    assert 'stored bits' in capsys.readouterr().out
 
 
 def test_help_names_the_options_and_the_methods() -> None:
@@ -202,7 +265,11 @@ def test_help_names_the_options_and_the_methods() -> None:
     quantize.add_parser(subparsers)
     info.add_parser(subparsers)
     text = subparsers.choices['quantize'].format_help()
-    for option in ('--method', '--bits', '--calibration', '--probe', '--force', '--seed', '--base'):
+    options = (
+        '--method --bits --calibration --probe --force --seed --base --resume --preset --set '
+        '--components --held-out --probe-set --device --dtype --cache-memory'
+    )
+    for option in options.split():
         assert option in text
     words = ' '.join(text.split())
     assert set(SUMMARIES) == set(METHODS)

@@ -14,6 +14,7 @@ from hbvla_ros.packed.layer import store_scale
 from hbvla_ros.packed.manifest import LayerEntry, Manifest
 from hbvla_ros.quantization.report import report_content, report_files
 from hbvla_ros.quantization.report_plots import TokenMap
+from hbvla_ros.quantization.spectrum import saliency_spectrum
 
 NAMES = [
     f'language_model.model.layers.{i}.self_attn.{kind}_proj' for i in range(3) for kind in 'qkvo'
