@@ -42,34 +42,34 @@ def column_distances(weight: Tensor, norm: Norm) -> Tensor:
     return distances.add_(squares[:, None]).add_(squares[None, :]).clamp_min_(0)
 
 
-def haar_order(
-    weight: Tensor, norm: Norm = 'l2', neighbours: int | None = None, chaining: bool = True
-) -> Tensor:
+def haar_order(weight: Tensor, norm: Norm = 'l2', chaining: bool = True) -> Tensor:
     """Algorithm 1: pair each column with its nearest unused one, then chain the pairs.
 
     Columns 2 k and 2 k + 1 of the result are a pair. The column that an odd number leaves over
-    comes last, where it shifts no pair. Inside one block of columns the chain changes nothing,
-    since every group spans the block; over several it decides which pairs share one (spec 1.5).
+    comes last, where it shifts no pair.
+
+    The paper also lets a column choose among its K nearest neighbours only, or among all unused
+    columns when none of those is left. That is no choice: the nearest unused column is one of the K
+    whenever any of them is unused.
 
     Args:
         weight: float32 (rows, n), n >= 1.
         norm: of the visiting order (largest first) and of the distance.
-        neighbours: pair only with one of so many nearest columns as long as one of them is
-            unused; None for any column.
-        chaining: False leaves the pairs in the order in which they were formed.
+        chaining: False leaves the pairs in the order in which they were formed. Inside one block
+            of columns the chain only turns pairs around, that is the signs of high coefficients;
+            over several blocks it decides which pairs share one (A-13).
 
     Returns:
         int64 (n,), every column once.
     """
     distances = column_distances(weight, norm)
-    visits = sort_by_norm(weight, norm).tolist()
-    order = _pairs(distances, visits, neighbours)
+    order = _pairs(distances, sort_by_norm(weight, norm).tolist())
     if chaining:
         order = _chain(distances, order)
     return torch.tensor(order, dtype=torch.long, device=weight.device)
 
 
-def _pairs(distances: Tensor, visits: list[int], neighbours: int | None) -> list[int]:
+def _pairs(distances: Tensor, visits: list[int]) -> list[int]:
     """Columns pair after pair, a column left over last."""
     used = torch.zeros(len(distances), device=distances.device)  # infinite where used
     free = [True] * len(visits)
@@ -82,32 +82,11 @@ def _pairs(distances: Tensor, visits: list[int], neighbours: int | None) -> list
         order.append(column)
         if len(order) == len(visits):
             break
-        row = distances[column] + used
-        partner = None
-        if neighbours is not None:
-            partner = _nearest(distances[column], row, column, neighbours)
-        if partner is None:
-            partner = int(row.argmin())
+        partner = int((distances[column] + used).argmin())
         used[partner] = torch.inf
         free[partner] = False
         order.append(partner)
     return order
-
-
-def _nearest(distances: Tensor, unused: Tensor, column: int, neighbours: int) -> int | None:
-    """The nearest unused column if it is one of the nearest ``neighbours`` other columns.
-
-    Args:
-        distances: (n,), of the column at hand to all.
-        unused: the same, infinite where used.
-        column: the column at hand.
-        neighbours: how many of the others count.
-    """
-    best = int(unused.argmin())
-    nearer = distances < distances[best]
-    nearer[:best] |= distances[:best] == distances[best]
-    nearer[column] = False
-    return best if int(nearer.sum()) < neighbours else None
 
 
 def _chain(distances: Tensor, order: list[int]) -> list[int]:

@@ -94,7 +94,7 @@ def sweep_planes(target: Tensor, cost: Tensor, codes: list[PlaneCode]) -> list[P
         change = table.gather(0, best[None])[0] - levels[column]
         planes[:, :, column] = patterns[best].T
         levels[column] += change
-        gradient.addr_(cost[column], change, alpha=-1)
+        gradient[column + 1 :].addr_(cost[column, column + 1 :], change, alpha=-1)
     return [
         dataclasses.replace(code, planes=part.contiguous())
         for code, part in zip(codes, split_bands(planes, bands), strict=True)

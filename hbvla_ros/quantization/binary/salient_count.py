@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -14,24 +14,23 @@ COUNTS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 40)
 Trial = TypeVar('Trial')
 
 
-def salient_counts(columns: int, candidates: int, pairs: bool, most: int) -> list[int]:
-    """Numbers of salient columns to try in one block, rising.
+def salient_counts(wanted: Sequence[int], columns: int, most: int, pairs: bool) -> list[int]:
+    """Numbers of salient columns that one block can have.
 
     Args:
+        wanted: numbers of them.
         columns: of the block.
-        candidates: columns that may be salient.
+        most: larger numbers are lowered to this one.
         pairs: leave an even number of other columns, so that each of them has its Haar partner;
             a number that would not is raised by one.
-        most: largest number allowed.
 
     Returns:
-        At least one number; 0 is among them unless it would leave an odd one over.
+        Those nearest to the wanted ones, rising, each once.
     """
-    highest = min(candidates, columns, most)
-    wanted = {min(count, highest) for count in COUNTS}
+    counts = {min(count, most, columns) for count in wanted}
     if pairs:
-        wanted = {count + (columns - count) % 2 for count in wanted}
-    return sorted(count for count in wanted if count <= columns)
+        counts = {count + (columns - count) % 2 for count in counts}
+    return sorted(counts)
 
 
 def best_salient(

@@ -75,9 +75,7 @@ def column_order(weight: Tensor, options: HbvlaOptions) -> Tensor:
     if options.column_sort:
         order = sort_by_norm(weight, options.norm)
     if options.perm == 'layer':
-        order = order[
-            haar_order(weight[:, order], options.norm, options.perm_neighbours, options.chaining)
-        ]
+        order = order[haar_order(weight[:, order], options.norm, options.chaining)]
     return order
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,7 @@ from hbvla_ros.quantization.binary.saliency import (
     search_salient,
 )
 from hbvla_ros.quantization.binary.salient_count import (
+    COUNTS,
     best_salient,
     joint_error,
     salient_counts,
@@ -83,37 +85,40 @@ class BlockCoder:
 
     def __call__(self, block: Tensor, _corner: Tensor, start: int) -> BlockResult[BlockParts]:
         """Quantize the columns from ``start`` on, as compensated by now."""
-        span = slice(start, start + block.shape[1])
-        if self._options.salient_search == 'none':
-            return self._code(block, block.new_empty(0, dtype=torch.long), span)
+        options, columns = self._options, block.shape[1]
+        span = slice(start, start + columns)
         score = (block / self._denominator[span]).square()
-        if self._options.salient_search == 'error':
-            return self._search_by_error(block, score, span)
-        salient = search_salient(score, self._options.salient_norm, self._options.candidates)
-        if self._options.nonsalient == 'drop' and self._odd(block.shape[1] - len(salient), span):
-            ranking = rank_columns(score, self._options.salient_norm)
-            salient = ranking[: len(salient) + 1]
-        return self._code(block, salient, span)
+        ranking = rank_columns(score, options.salient_norm)
+        if options.salient_search == 'error':
+            return self._search_by_error(block, ranking, span)
+        if options.salient_search == 'score':
+            count = len(search_salient(score, options.salient_norm, options.candidates))
+        else:
+            count = options.candidates if options.salient_search == 'all' else 0
+        allowed = self._counts([count], span)
+        return self._code(block, ranking[: allowed[-1]], span)
 
-    def _odd(self, left: int, span: slice) -> bool:
-        """Whether a column of so many would be left over in the middle of the layer."""
-        return left % 2 == 1 and span.stop < self._weight.shape[1]
+    def _counts(self, wanted: Sequence[int], span: slice) -> list[int]:
+        """Numbers of salient columns that a block can have, nearest to the wanted ones, rising."""
+        options, columns = self._options, span.stop - span.start
+        last = span.stop == self._weight.shape[1]
+        # Parts of a layer are never all empty: the panel is an addition to one.
+        most = columns - 1 if last and options.salient_code == 'int8' else columns
+        pairs = options.nonsalient == 'drop' and not last
+        return salient_counts(wanted, columns, min(most, options.candidates), pairs)
 
     def _search_by_error(
-        self, block: Tensor, score: Tensor, span: slice
+        self, block: Tensor, ranking: Tensor, span: slice
     ) -> BlockResult[BlockParts]:
         """Code with each number of salient columns and keep the best."""
-        options, columns = self._options, block.shape[1]
-        pairs = options.nonsalient == 'drop' and span.stop < self._weight.shape[1]
-        counts = salient_counts(columns, options.candidates, pairs, columns)
         factor = _corner(self._saliency_factor, span, block)
-        measure = joint_error if options.feedback == 'exact' else weighted_error
+        measure = joint_error if self._options.feedback == 'exact' else weighted_error
 
         def trial(salient: Tensor) -> tuple[float, BlockResult[BlockParts]]:
             result = self._code(block, salient, span)
             return measure(block - result.quantized, factor), result
 
-        return best_salient(rank_columns(score, options.salient_norm), counts, trial)
+        return best_salient(ranking, self._counts(COUNTS, span), trial)
 
     def _code(self, block: Tensor, salient: Tensor, span: slice) -> BlockResult[BlockParts]:
         """Code the block with the given salient columns."""
@@ -144,7 +149,7 @@ class BlockCoder:
             return torch.arange(base.shape[1], device=base.device)
         if options.perm_source == 'original':
             base = self._weight[:, span][:, used]
-        return haar_order(base, options.norm, options.perm_neighbours, options.chaining)
+        return haar_order(base, options.norm, options.chaining)
 
     def _code_base(self, base: Tensor, used: Tensor, span: slice) -> list[PlaneCode]:
         """Codes of the bands of paired columns."""
