@@ -216,9 +216,8 @@ def test_best_is_far_below_hbllm_at_no_more_bits() -> None:
         logs.append([math.log(output_error(layer, q.reconstruct())) for q in results])
         bits.append([stored_bits(q) for q in results])
         assert max(bits[-1][2:]) < bits[-1][0], kind
-    hbllm_error, parity, recommended, best = (
-        math.exp(sum(c) / len(c)) for c in zip(*logs, strict=True)
-    )
+    means = [math.exp(sum(column) / len(column)) for column in zip(*logs, strict=True)]
+    hbllm_error, parity, recommended, best = means
     assert parity < 0.99 * hbllm_error
     assert recommended < 0.65 * hbllm_error
     assert best < 0.5 * hbllm_error
