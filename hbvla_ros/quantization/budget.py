@@ -1,19 +1,17 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""What a budget of stored bits buys: of one layer, or the same number of planes everywhere."""
+"""What ``--bits`` asks of one layer."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.quantization.methods.dbf import DbfOptions
 from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
 from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.registry import Method
-from hbvla_ros.quantization.tiles import MOST_PLANES, SCALE_BYTES, plane_bytes, tile_rows
-
-Shapes = Mapping[str, tuple[int, int]]
+from hbvla_ros.quantization.tiles import MOST_PLANES, tile_rows
 
 
 def check_bits(method: Method, bits: float | None) -> None:
@@ -65,47 +63,21 @@ def options_for_layer(
         if isinstance(options, SignPlaneOptions):
             changes.update(stored_bits=None, tile_planes=None)
         return dataclasses.replace(options, **changes)  # type: ignore[arg-type]
-    if not isinstance(options, SignPlaneOptions):
-        raise HbvlaError(f'--bits {bits:g}: {method.name} cannot be fitted to a budget')
-    least = 8 * options.stored_bytes(rows, columns, [1] * len(tile_rows(rows))) / (rows * columns)
+    least = 8 * _least_bytes(method, options, rows, columns) / (rows * columns)
     if bits < least:
         raise HbvlaError(_too_small(method, bits, least, f'a layer of {rows} x {columns}'))
-    return dataclasses.replace(options, stored_bits=bits, tile_planes=None)
+    if isinstance(options, SignPlaneOptions):
+        return dataclasses.replace(options, stored_bits=bits, tile_planes=None)
+    return dataclasses.replace(options, stored_bits=bits, width=0)  # type: ignore[call-arg]
 
 
-def stored_bits(method: Method, shapes: Shapes, planes: int) -> float:
-    """Stored bits per weight of a network quantized with so many planes everywhere.
-
-    Args:
-        method: the method; some store a column scale besides the row scales.
-        shapes: layer name to (rows, columns).
-        planes: sign planes of each layer.
-    """
-    size = 0
-    for rows, columns in shapes.values():
-        size += planes * plane_bytes(rows, columns)
-        size += columns * SCALE_BYTES if method.column_scale else 0
-    return 8 * size / sum(rows * columns for rows, columns in shapes.values())
-
-
-def planes_for_budget(method: Method, shapes: Shapes, bits: float) -> int:
-    """Sign planes of all layers for what ``--bits`` asks.
-
-    A whole number asks for that many planes, whatever their scales cost on top; any other number
-    is a budget of stored bits, scales included, that is not exceeded.
-
-    Raises:
-        HbvlaError: no plane count fits; says the smallest budget that does.
-    """
-    if bits in range(1, MOST_PLANES + 1):
-        return int(bits)
-    if not method.budgeted:
-        raise HbvlaError(f'--bits {bits:g}: {method.name} takes 1, 2 or 3 (sign planes)')
-    smallest = stored_bits(method, shapes, 1)
-    if not bits >= smallest:
-        raise HbvlaError(_too_small(method, bits, smallest, 'this network'))
-    fitting = [p for p in range(1, MOST_PLANES + 1) if stored_bits(method, shapes, p) <= bits]
-    return max(fitting)
+def _least_bytes(method: Method, options: MethodOptions, rows: int, columns: int) -> int:
+    """Bytes of the smallest layer that a budgeted method makes."""
+    if isinstance(options, SignPlaneOptions):
+        return options.stored_bytes(rows, columns, [1] * len(tile_rows(rows)))
+    if isinstance(options, DbfOptions):
+        return options.stored_bytes(rows, columns, 1)
+    raise TypeError(f'{method.name} is said to be budgeted, but has no sizes')
 
 
 def _too_small(method: Method, bits: float, smallest: float, where: str) -> str:

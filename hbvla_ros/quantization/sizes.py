@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from hbvla_ros.quantization.allocation import LayerCurve, allocate, measure_curve
+from hbvla_ros.quantization.allocation import allocate
 from hbvla_ros.quantization.budget import options_for_layer
+from hbvla_ros.quantization.curves import LayerCurve, measure_curve
 from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.progress import Progress
 from hbvla_ros.quantization.request import Plan

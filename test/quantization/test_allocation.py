@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.quantization.allocation import Candidate, LayerCurve, allocate, measure_curve
+from hbvla_ros.quantization.allocation import allocate
+from hbvla_ros.quantization.curves import Candidate, LayerCurve, measure_curve
 from hbvla_ros.quantization.hessian import relative_error
+from hbvla_ros.quantization.methods.dbf import DbfOptions
 from hbvla_ros.quantization.methods.rtn import RtnOptions
 from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
 from hbvla_ros.quantization.registry import METHODS
@@ -126,6 +128,37 @@ def test_estimates_are_near_what_the_layer_comes_to(kind: str) -> None:
         real = relative_error(layer.weight, quantized.reconstruct(), layer.calibration)
         assert candidate.error == pytest.approx(real, rel=0.2)
     assert len(curve.candidates) == 7
+
+
+def test_widths_of_dbf_share_a_budget() -> None:
+    layers = {
+        'easy': make_layer('attn_qk', 96, 128, 0, 1500),
+        'hard': make_layer('mlp_down', 128, 80, 1, 1500),
+    }
+    options = DbfOptions(steps=40, rounds=1)
+    curves = [
+        measure_curve(name, layer.weight, layer.calibration, METHODS['dbf'], options)
+        for name, layer in layers.items()
+    ]
+    for bits in (1.3, 2.5):
+        widths = {name: each['width'] for name, each in allocate(curves, bits).items()}
+        taken, estimated = 0, 0.0
+        for curve in curves:
+            layer, width = layers[curve.name], widths[curve.name]
+            fitted = dataclasses.replace(options, width=width)
+            quantized = METHODS['dbf'].quantize(layer.weight, layer.calibration, fitted)
+            error = relative_error(layer.weight, quantized.reconstruct(), layer.calibration)
+            (candidate,) = (c for c in curve.candidates if c.settings['width'] == width)
+            assert candidate.bytes == quantized.stored_bytes()
+            assert 0.5 < error / candidate.error < 1.1
+            taken += candidate.bytes
+            estimated += candidate.error
+        assert 0.94 * bits < 8 * taken / (96 * 128 + 128 * 80) <= bits
+        per_weight = [
+            widths[name] * sum(layer.weight.shape) / layer.weight.numel()
+            for name, layer in layers.items()
+        ]
+        assert per_weight[0] < per_weight[1]
 
 
 def test_curves_pass_through_json() -> None:

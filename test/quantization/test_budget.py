@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.accounting import stored_bits_per_weight
 from hbvla_ros.quantization.budget import check_bits, options_for_layer
+from hbvla_ros.quantization.methods.dbf import DbfOptions
 from hbvla_ros.quantization.methods.rtn import RtnOptions
 from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
 from hbvla_ros.quantization.registry import METHODS, Method
 from hbvla_ros.quantization.tiles import layer_bytes, planes_of_tiles, tile_rows
 
-RTN, SIGNPLANE = METHODS['rtn'], METHODS['signplane']
+RTN, SIGNPLANE, DBF = METHODS['rtn'], METHODS['signplane'], METHODS['dbf']
 FIXED = Method('fixed', RTN.quantize, {'default': RtnOptions()})
 QUICK = SignPlaneOptions(rounds=1, cycles=0)
 
@@ -59,6 +60,16 @@ def test_too_small_a_budget_says_the_smallest_that_works() -> None:
     fits = options_for_layer(SIGNPLANE, default, 128, 128, 1.14)
     layer = SIGNPLANE.quantize(weight_of(128, 128), None, fits)
     assert stored_bits_per_weight([layer]) <= 1.14
+    with pytest.raises(HbvlaError, match=r'dbf takes at least 0\.2\d\d stored bits .* 128 x 128'):
+        options_for_layer(DBF, DBF.preset('default'), 128, 128, 0.1)
+
+
+def test_dbf_takes_any_budget_also_a_whole_number() -> None:
+    quick = DbfOptions(steps=2, rounds=0)
+    for bits in (0.5, 1, 1.7):
+        options = options_for_layer(DBF, quick, 64, 96, bits)
+        layer = DBF.quantize(weight_of(64, 96), None, options)
+        assert 0.9 * bits < stored_bits_per_weight([layer]) <= bits
 
 
 @settings(max_examples=40, deadline=None)
