@@ -43,6 +43,7 @@ class Job:
         components: what is quantized.
         device: where it computes.
         dtype: type of the forward passes, 'float32' or 'bfloat16'.
+        refine: steps of the refinement after quantization, 0 for none.
         seed: seed of everything random.
         force: replace a deployed folder that is already there.
         resume: go on after the last finished layer of an interrupted run.
@@ -68,6 +69,7 @@ class Job:
     components: tuple[str, ...] = ('vision', 'language')
     device: str = 'cpu'
     dtype: str = 'float32'
+    refine: int = 0
     seed: int = 0
     force: bool = False
     resume: bool = False
@@ -180,5 +182,6 @@ def _request(job: Job) -> Request:
         components=job.components,
         device=job.device,
         dtype=job.dtype,
+        refine=job.refine,
         cache_bytes=job.cache_bytes,
     )

@@ -30,6 +30,7 @@ NODE_ARGUMENTS = (
     ('components', str, 'What is quantized, separated by commas (vision,language).'),
     ('device', str, 'Where it computes, such as cpu or cuda:0 (cpu).'),
     ('dtype', str, 'Type of the forward passes: float32 or bfloat16 (float32).'),
+    ('refine', int, 'Steps of the refinement after quantization (0).'),
     ('seed', int, 'Seed of everything random (0).'),
     ('force', bool, 'Replace a deployed folder that is already there (false).'),
     ('resume', bool, 'Go on after the last finished layer of an interrupted run (false).'),

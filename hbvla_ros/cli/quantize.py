@@ -59,6 +59,7 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of everything random')
     _add_calibration(parser)
+    _add_refinement(parser)
     _add_execution(parser)
     parser.set_defaults(run=run)
 
@@ -104,6 +105,19 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar='NAME=VALUE',
         help='one option of the probe, such as power=1; may be given several times',
+    )
+
+
+def _add_refinement(parser: argparse.ArgumentParser) -> None:
+    """What comes after the layers."""
+    parser.add_argument(
+        '--refine',
+        type=int,
+        default=0,
+        metavar='STEPS',
+        help='after quantization, tune all scales together on the actions of the calibration '
+        'frames, for so many gradient steps (default 0: none); the whole network must fit into '
+        'memory',
     )
 
 
@@ -198,6 +212,7 @@ def _job(options: argparse.Namespace) -> Job:
         components=tuple(filter(None, options.components.split(','))),
         device=options.device,
         dtype=options.dtype,
+        refine=options.refine,
         seed=options.seed,
         force=options.force,
         resume=options.resume,

@@ -24,7 +24,8 @@ class ProgressState:
         self._lock = threading.Lock()
         self._cancelled = threading.Event()
         self._stage, self._step, self._steps = '', 0, 0
-        self._layer, self._error = '', None
+        self._layer = ''
+        self._error: float | None = None
         self._bytes = self._weights = 0
         self._since = time.monotonic()
 

@@ -105,6 +105,8 @@ class Manifest:
         tensors: tensor name to CRC-32, to name the damaged one.
         preset: preset of the method that the options started from.
         components: what was quantized, see ``--components``.
+        refinement: steps and learning rate of the refinement and the relative action error before
+            it; None where there was none.
         action_error: difference of the actions from full precision on held-out frames,
             None where it was not measured.
         format_version: version of the folder's format.
@@ -123,6 +125,7 @@ class Manifest:
     tensors: dict[str, str] = field(default_factory=dict)
     preset: str = 'default'
     components: list[str] = field(default_factory=lambda: ['vision', 'language'])
+    refinement: dict[str, Any] | None = None
     action_error: dict[str, Any] | None = None
     format_version: int = FORMAT_VERSION
 

@@ -24,6 +24,14 @@ from hbvla_ros.quantization.input_checks import check_calibration, check_weights
 from hbvla_ros.quantization.memory import check_memory
 from hbvla_ros.quantization.progress import Progress, SilentProgress
 from hbvla_ros.quantization.provenance import copied_files, describe_calibration, describe_source
+from hbvla_ros.quantization.refinement import Refined
+from hbvla_ros.quantization.refinement_stage import (
+    check_refinable,
+    describe_refinement,
+    refine_finished,
+    refined_entries,
+    refined_error,
+)
 from hbvla_ros.quantization.request import PROBES, Plan, Request
 from hbvla_ros.quantization.result import QuantizationResult
 from hbvla_ros.quantization.resume import WorkFolder, work_folder
@@ -77,6 +85,7 @@ def quantize_checkpoint(
     if calibration is None and plan.method.needs_hessian:
         raise HbvlaError(f'--method {plan.method.name}: needs --calibration')
     skeleton = build_empty(checkpoint.config, checkpoint.platform, inference_only=True)
+    check_refinable(checkpoint, skeleton, calibration, plan)
     on_disk = False
     if calibration is not None:
         check_calibration(checkpoint, calibration)
@@ -98,7 +107,12 @@ def quantize_checkpoint(
         else:
             run = CalibratedRun(checkpoint, calibration, plan, work, progress, on_disk)
             outcome = run.quantize(names)
+        refined = None
+        if calibration is not None and plan.refine:
+            refined = refine_finished(checkpoint, calibration, plan, work, progress, names)
         manifest = _manifest(request, plan, source, calibration, work, names, outcome)
+        if calibration is not None and refined is not None:
+            manifest = _refined_manifest(manifest, checkpoint, calibration, plan, work, refined)
         result = QuantizationResult(
             manifest,
             {name: component_of_layer(name) or '' for name in names},
@@ -110,8 +124,8 @@ def quantize_checkpoint(
         written = write_folder(
             out,
             manifest,
-            {name: work.layer(name) for name in names},
-            _unquantized(checkpoint, skeleton, names),
+            refined.layers if refined else {name: work.layer(name) for name in names},
+            _unquantized(checkpoint, skeleton, names) | (refined.tensors if refined else {}),
             copied_files(checkpoint.folders),
             {'platform.json': json.dumps(checkpoint.platform.to_json(), indent=2) + '\n'},
             force,
@@ -168,6 +182,25 @@ def _manifest(
         preset=request.preset,
         components=list(plan.components),
         action_error=outcome.action_error,
+    )
+
+
+def _refined_manifest(
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    calibration: CalibrationSet,
+    plan: Plan,
+    work: WorkFolder,
+    refined: Refined,
+) -> Manifest:
+    """The manifest of what the refinement left."""
+    entries = refined_entries(checkpoint, work, refined)
+    return dataclasses.replace(
+        manifest,
+        stored_bits_per_weight=stored_bits_per_weight(entries.values()),
+        layers=entries,
+        refinement=describe_refinement(plan, manifest.action_error),
+        action_error=refined_error(checkpoint, calibration, plan, refined),
     )
 
 

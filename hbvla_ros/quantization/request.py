@@ -39,6 +39,7 @@ class Request:
         components: what is quantized, see ``targets.COMPONENTS``.
         device: where it computes.
         dtype: type of the forward passes, 'float32' or 'bfloat16'.
+        refine: steps of the refinement after quantization, 0 for none.
         cache_bytes: activations between two blocks that stay in memory; more go to disk. None
             for a quarter of what is available.
     """
@@ -54,6 +55,7 @@ class Request:
     components: tuple[str, ...] = DEFAULT_COMPONENTS
     device: str = 'cpu'
     dtype: str = 'float32'
+    refine: int = 0
     cache_bytes: int | None = None
 
     def resolve(self) -> Plan:
@@ -81,6 +83,7 @@ class Request:
             check_components(self.components),
             _device(self.device),
             DTYPES[self.dtype],
+            self.refine,
         )
 
 
@@ -96,6 +99,7 @@ class Plan:
         components: what is quantized, in the usual order.
         device: where it computes.
         dtype: type of the forward passes.
+        refine: steps of the refinement.
     """
 
     method: Method
@@ -105,6 +109,7 @@ class Plan:
     components: tuple[str, ...]
     device: torch.device
     dtype: torch.dtype
+    refine: int = 0
 
     def description(self) -> dict[str, Any]:
         """Plain values of everything that decides the result, by the names of the flags."""
@@ -116,6 +121,7 @@ class Plan:
             'components': list(self.components),
             'device': self.device.type,
             'dtype': str(self.dtype).removeprefix('torch.'),
+            'refine': self.refine,
         }
 
 
