@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hbvla_ros.cli import bench_actions
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand with its own subcommands."""
@@ -20,6 +22,7 @@ def add_parser(subparsers: Any) -> None:
     )
     benchmarks = parser.add_subparsers(dest='benchmark', required=True, metavar='BENCHMARK')
     _add_layers(benchmarks)
+    bench_actions.add_parser(benchmarks)
 
 
 def _add_layers(benchmarks: Any) -> None:
@@ -41,7 +44,7 @@ def _add_layers(benchmarks: Any) -> None:
     parser.add_argument('--rows', type=int, default=1024, help='outputs (default 1024)')
     parser.add_argument('--columns', type=int, default=1024, help='inputs (default 1024)')
     parser.add_argument(
-        '--seeds', type=_seeds, default=(0, 1, 2), metavar='N,N', help='default 0,1,2'
+        '--seeds', type=bench_actions.seeds, default=(0, 1, 2), metavar='N,N', help='default 0,1,2'
     )
     parser.add_argument(
         '--tokens',
@@ -107,8 +110,3 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=console, expand=True, transient=True) as progress:
         task = progress.add_task('', total=total)
         yield lambda text: progress.update(task, advance=1, description=text)
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    """Whole numbers between commas."""
-    return tuple(int(part) for part in text.split(','))

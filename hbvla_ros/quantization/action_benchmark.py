@@ -1,0 +1,327 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Action error of methods under each probe, by the real pipeline, at their stored bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.packed.accounting import folder_bytes, packed_report
+from hbvla_ros.packed.reader import PackedFolder
+from hbvla_ros.quantization.calibrated import check_differentiable
+from hbvla_ros.quantization.calibration import CalibrationSet
+from hbvla_ros.quantization.layer_benchmark import MethodSpec
+from hbvla_ros.quantization.pipeline import quantize_checkpoint
+from hbvla_ros.quantization.progress import Progress, SilentProgress
+from hbvla_ros.quantization.request import Request
+from hbvla_ros.vla.checkpoint import Checkpoint
+
+
+class ProbeColumn(NamedTuple):
+    """A probe that methods are compared under.
+
+    Attributes:
+        heading: of its column in the table.
+        probe: what ``hbvla quantize --probe`` calls it.
+        settings: what ``--probe-set`` would say.
+    """
+
+    heading: str
+    probe: str
+    settings: tuple[str, ...] = ()
+
+
+PROBE_COLUMNS = {
+    'none': ProbeColumn('none', 'none'),
+    'block': ProbeColumn('block', 'parity'),
+    'block-all': ProbeColumn('block, all layers', 'block'),
+    'action1': ProbeColumn('action 1', 'action', ('power=1',)),
+    'action2': ProbeColumn('action 2', 'action', ('power=2',)),
+}
+# Compared when nothing else is asked for.
+DEFAULT_PROBES = ('none', 'block', 'action1', 'action2')
+# Sizes that exist on networks of any width, which cannot be said of small budgets.
+DEFAULT_METHODS = ('rtn', 'billm', 'bivlm', 'hbllm', 'hbvla', 'hbvla:best', 'signplane:1',
+                   'signplane:1:best', 'signplane:2', 'dbf')  # fmt: skip
+
+
+class Combination(NamedTuple):
+    """One quantization of the benchmark.
+
+    Attributes:
+        spec: the method.
+        probe: a name of ``PROBE_COLUMNS``.
+        seed: of the draw of frames and of everything random in the method.
+    """
+
+    spec: MethodSpec
+    probe: str
+    seed: int
+
+    def request(self, device: str = 'cpu', dtype: str = 'float32') -> Request:
+        """What the pipeline is asked for; ``device`` and ``dtype`` as there."""
+        column = PROBE_COLUMNS[self.probe]
+        return Request(
+            method=self.spec.method.name,
+            bits=self.spec.bits,
+            seed=self.seed,
+            probe=column.probe,
+            options=self.spec.options,
+            probe_settings=column.settings,
+            device=device,
+            dtype=dtype,
+        )
+
+    def __str__(self) -> str:
+        """For messages."""
+        return f'{self.spec.text}  probe {self.probe}  seed {self.seed}'
+
+
+@dataclass(frozen=True)
+class ActionResult:
+    """What came out of one combination.
+
+    Attributes:
+        method: text of its specification.
+        probe: a name of ``PROBE_COLUMNS``.
+        seed: see :class:`Combination`.
+        asked: method, bits and all options of method and probe, by the names of the flags.
+        calibration: digest over the frames it was calibrated and judged on.
+        stored_bits: stored bits per weight, from the bytes in the file.
+        nominal_bits: bits per weight as papers print them.
+        folder_bytes: all bytes of the deployed folder.
+        action_error: see :func:`hbvla_ros.quantization.result.action_error`.
+        seconds: of the whole pipeline, its full-precision pass and the judging included.
+    """
+
+    method: str
+    probe: str
+    seed: int
+    asked: dict[str, Any]
+    calibration: str
+    stored_bits: float
+    nominal_bits: float
+    folder_bytes: int
+    action_error: dict[str, Any]
+    seconds: float
+
+    @property
+    def relative_rms(self) -> float:
+        """Root mean square of the action error over the spread of the wanted actions.
+
+        Raises:
+            HbvlaError: the full-precision network wants the same on every frame.
+        """
+        value = self.action_error['relative_rms']
+        if value is None:
+            raise HbvlaError(
+                '--held-out: the policy wants the same actions on all held-out frames, which no '
+                'error can be related to; hold out more frames'
+            )
+        return float(value)
+
+
+# Gives the calibration of a seed.
+Calibrate = Callable[[int], CalibrationSet]
+
+
+@dataclass(frozen=True)
+class ActionBenchmark:
+    """Which methods meet which probes on one checkpoint.
+
+    Attributes:
+        checkpoint: the full-precision policy.
+        specs: the methods.
+        probes: names of ``PROBE_COLUMNS``. A method that makes the same of every Hessian is run
+            once, without probe.
+        seeds: each draws frames of its own.
+        device: where it computes.
+        dtype: type of the forward passes.
+    """
+
+    checkpoint: Checkpoint
+    specs: Sequence[MethodSpec]
+    probes: Sequence[str] = DEFAULT_PROBES
+    seeds: Sequence[int] = (0,)
+    device: str = 'cpu'
+    dtype: str = 'float32'
+
+    def check(self) -> None:
+        """Refuse what cannot be run, before anything is computed.
+
+        Raises:
+            HbvlaError: unknown probe, nothing to do, or a request the pipeline would refuse.
+        """
+        for probe in self.probes:
+            if probe not in PROBE_COLUMNS:
+                raise HbvlaError(f'--probes {probe}: use some of {", ".join(PROBE_COLUMNS)}')
+        for option, values in (
+            ('--probes', self.probes),
+            ('--seeds', self.seeds),
+            ('--methods', [spec.text for spec in self.specs]),
+        ):
+            if not values or len(set(values)) < len(values):
+                raise HbvlaError(f'{option}: name each once, and at least one')
+        for combination in self.combinations():
+            try:
+                plan = combination.request(self.device, self.dtype).resolve()
+            except HbvlaError as error:
+                raise HbvlaError(f'{combination.spec.text}: {error}') from error
+            check_differentiable(self.checkpoint, plan)
+
+    def combinations(self) -> list[Combination]:
+        """All that is to be run, seed by seed."""
+        return [
+            Combination(spec, probe, seed)
+            for seed in self.seeds
+            for spec in self.specs
+            for probe in (self.probes if spec.method.uses_hessian else ('none',))
+        ]
+
+    def run(
+        self,
+        calibrate: Calibrate,
+        known: Sequence[ActionResult] = (),
+        begin: Callable[[Combination], Progress] = lambda combination: SilentProgress(),
+    ) -> Iterator[ActionResult]:
+        """Run every combination that is not known yet.
+
+        Args:
+            calibrate: gives the calibration of a seed, with held-out frames.
+            known: results of an earlier run, which are taken over where they answer exactly what
+                is asked now.
+            begin: told which combination begins; gives what the pipeline tells its progress to.
+
+        Yields:
+            The result of each combination, as soon as there is one.
+
+        Raises:
+            HbvlaError: see :meth:`check`, or the pipeline refuses.
+        """
+        self.check()
+        for seed in self.seeds:
+            calibration = calibrate(seed)
+            digest = str(calibration.description['digest'])
+            for combination in self.combinations():
+                if combination.seed != seed:
+                    continue
+                asked = self._asked(combination)
+                for result in known:
+                    if (result.seed, result.calibration, result.asked) == (seed, digest, asked):
+                        text, probe = combination.spec.text, combination.probe
+                        yield dataclasses.replace(result, method=text, probe=probe)
+                        break
+                else:
+                    yield self._quantize(combination, calibration, begin(combination))
+
+    def _asked(self, combination: Combination) -> dict[str, Any]:
+        description = combination.request(self.device, self.dtype).resolve().description()
+        # As it comes back from a file: lists in the place of tuples.
+        plain: dict[str, Any] = json.loads(json.dumps(description))
+        return plain
+
+    def _quantize(
+        self, combination: Combination, calibration: CalibrationSet, progress: Progress
+    ) -> ActionResult:
+        """Quantize into a folder that is thrown away, and read from it what is stored."""
+        request = combination.request(self.device, self.dtype)
+        with tempfile.TemporaryDirectory(prefix='hbvla_bench_') as place:
+            folder = Path(place) / 'quantized'
+            start = time.perf_counter()
+            try:
+                manifest = quantize_checkpoint(
+                    self.checkpoint, request, folder, calibration, progress
+                ).manifest
+            except HbvlaError as error:
+                raise HbvlaError(f'{combination.spec.text}: {error}') from error
+            seconds = time.perf_counter() - start
+            if manifest.action_error is None:
+                raise HbvlaError('--held-out: the action error needs at least 1 held-out frame')
+            result = ActionResult(
+                method=combination.spec.text,
+                probe=combination.probe,
+                seed=combination.seed,
+                asked=self._asked(combination),
+                calibration=str(calibration.description['digest']),
+                stored_bits=packed_report(PackedFolder.open(folder)).stored_bits_per_weight,
+                nominal_bits=manifest.nominal_bits_per_weight,
+                folder_bytes=folder_bytes(folder),
+                action_error=dict(manifest.action_error),
+                seconds=round(seconds, 2),
+            )
+        _ = result.relative_rms  # Raises where it has no meaning, before hours are spent.
+        return result
+
+
+def merged(known: Sequence[ActionResult], found: Sequence[ActionResult]) -> list[ActionResult]:
+    """Results of this run and those of earlier ones that it did not replace, in their order."""
+    replaced = {(one.method, one.probe, one.seed) for one in found}
+    return [
+        *(one for one in known if (one.method, one.probe, one.seed) not in replaced),
+        *found,
+    ]
+
+
+def read_results(
+    content: Mapping[str, Any], header: Mapping[str, Any], source: str
+) -> list[ActionResult]:
+    """Results in the JSON of an earlier run.
+
+    Args:
+        content: the JSON.
+        header: what the results of the present run have in common.
+        source: name of the file, for messages.
+
+    Raises:
+        HbvlaError: it is none of this benchmark, or was made under other conditions.
+    """
+    for key, value in _flat(header).items():
+        found = _flat(content).get(key)
+        if found != value:
+            raise HbvlaError(
+                f'{source}: was made with another {key}: {found!r} instead of {value!r}; name '
+                'another --out'
+            )
+    try:
+        return [ActionResult(**one) for one in content['results']]
+    except (KeyError, TypeError) as error:
+        raise HbvlaError(
+            f'{source}: holds no results of this benchmark ({error}); name another --out'
+        ) from error
+
+
+def markdown_table(results: Sequence[ActionResult]) -> str:
+    """Mean relative RMS action error, a line a method, a column a probe.
+
+    Stored bits are the most that any run of the line took: budgets are shared differently under
+    different probes.
+    """
+    probes = [name for name in PROBE_COLUMNS if any(one.probe == name for one in results)]
+    headings = [PROBE_COLUMNS[name].heading for name in probes]
+    lines = [['method', 'stored bits', *headings], ['---'] * (len(probes) + 2)]
+    for method in dict.fromkeys(one.method for one in results):
+        rows = [one for one in results if one.method == method]
+        cells = [f'`{method}`', f'{max(one.stored_bits for one in rows):.3f}']
+        for probe in probes:
+            errors = [one.relative_rms for one in rows if one.probe == probe]
+            cells.append(f'{sum(errors) / len(errors):.4f}' if errors else '-')
+        lines.append(cells)
+    return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+
+
+def _flat(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries, those of mappings one by one."""
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            flat.update({f'{key}.{inner}': one for inner, one in value.items()})
+        else:
+            flat[key] = value
+    return flat
