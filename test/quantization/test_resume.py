@@ -67,7 +67,8 @@ def test_going_on_gives_the_same_bytes_and_repeats_no_layer(
 
     def run(name: str, layers: int = 0, **options: Any) -> None:
         quantize_checkpoint(
-            checkpoint, request_, tmp_path / name, data, Interrupt(layers), report=report, **options,
+            checkpoint, request_, tmp_path / name, data, Interrupt(layers),
+            report=report, **options,
         )  # fmt: skip
 
     run('whole')
