@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.quantization.calibration import NetworkInputs
 from hbvla_ros.quantization.probe_options import ProbeOptions
 
 # Layer name to one weight tensor a call, in the order of the calls; each is flat over tokens.
@@ -117,18 +116,3 @@ def _balance(weights: Tensor, types: Tensor | None) -> Tensor:
     share = weights.shape[1] / (sums > 0).sum(dim=1, keepdim=True).clamp_min(1)
     factors = torch.where(sums > 0, share / sums, torch.ones_like(sums))
     return weights * factors[:, types]
-
-
-def action_token_weights(
-    network: nn.Module,
-    names: Sequence[str],
-    batches: Sequence[NetworkInputs],
-    probes: int,
-    seed: int,
-    advance: Callable[[], None] | None = None,
-) -> TokenWeights:
-    """Squared action gradient at the output of each layer, token by token, by default options."""
-    from hbvla_ros.quantization.probe_action import action_importance
-
-    options = ProbeOptions(probes=probes)
-    return action_importance(network, names, batches, options, seed, advance).weights

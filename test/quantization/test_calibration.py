@@ -16,7 +16,7 @@ from hbvla_ros.policy import Policy
 from hbvla_ros.quantization.calibration import NetworkInputs, load_calibration
 from hbvla_ros.quantization.capture import BlockInputs
 from hbvla_ros.quantization.methods import rtn
-from hbvla_ros.quantization.probe import action_token_weights
+from hbvla_ros.quantization.probe_action import action_importance
 from hbvla_ros.quantization.probe_options import ProbeOptions
 from hbvla_ros.quantization.targets import block_chains, quantized_linears
 from hbvla_ros.quantizing import read_calibration
@@ -277,7 +277,7 @@ def test_probe_measures_the_action_jacobian(checkpoint: Checkpoint, episodes_fol
     data = read_calibration(episodes_folder, checkpoint, 3, 0)
     batch = data.batches[0]
     name = 'language_model.model.layers.1.self_attn.o_proj'
-    weights = action_token_weights(network, [name], data.batches, 200, 0)
+    weights = action_importance(network, [name], data.batches, ProbeOptions(probes=200), 0).weights
 
     held: list[torch.Tensor] = []
 
@@ -307,7 +307,7 @@ def test_probe_gives_one_weight_a_token_and_call(
     network = checkpoint.load_network().requires_grad_(False)
     data = read_calibration(episodes_folder, checkpoint, 20, 0)
     names = quantized_linears(network)
-    weights = action_token_weights(network, names, data.batches, 1, 0)
+    weights = action_importance(network, names, data.batches, ProbeOptions(probes=1), 0).weights
     for chain in block_chains(network):
         inputs = BlockInputs.record(network, chain[0][0], data.batches)
         totals = inputs.hessians(network, *chain[0], weights)
@@ -323,7 +323,9 @@ def test_every_denoising_step_is_calibrated(make_tiny_checkpoint, episodes_folde
     checkpoint = Checkpoint.open(folder, resolve_platform(folder))
     network = checkpoint.load_network().requires_grad_(False)
     data = read_calibration(episodes_folder, checkpoint, 6, 0)
-    weights = action_token_weights(network, quantized_linears(network), data.batches, 1, 0)
+    weights = action_importance(
+        network, quantized_linears(network), data.batches, ProbeOptions(probes=1), 0
+    ).weights
     tower, _, decoder = block_chains(network)
     for chain, calls in ((tower, 1), (decoder, 3)):
         inputs = BlockInputs.record(network, chain[0][0], data.batches)
