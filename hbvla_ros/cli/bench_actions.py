@@ -41,7 +41,8 @@ def add_parser(benchmarks: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         '--methods', nargs='+', metavar='SPEC',
-        help='NAME[:BITS][:PRESET][:OPTION=VALUE] each, such as rtn, signplane:1.3 or hbvla:best '
+        help='NAME[:BITS][:PRESET][:OPTION=VALUE][+refine=STEPS] each, such as rtn, hbvla:best or '
+        'signplane:1.3+refine=200 '
         '(default: every method at sizes that any network allows)',
     )  # fmt: skip
     parser.add_argument(
@@ -159,7 +160,6 @@ def _benchmark(options: argparse.Namespace) -> ActionBenchmark:
     from hbvla_ros.errors import HbvlaError
     from hbvla_ros.policy import check_device
     from hbvla_ros.quantization import action_benchmark
-    from hbvla_ros.quantization.layer_benchmark import MethodSpec
     from hbvla_ros.vla.checkpoint import Checkpoint
     from hbvla_ros.vla.platform import resolve_platform
 
@@ -168,7 +168,7 @@ def _benchmark(options: argparse.Namespace) -> ActionBenchmark:
             raise HbvlaError(f'--{flag} {number}: at least 1 is needed')
     check_device(options.device)
     texts = options.methods or action_benchmark.DEFAULT_METHODS
-    specs = [MethodSpec.parse(text) for text in texts]
+    specs = [action_benchmark.ActionSpec.parse(text) for text in texts]
     platform = resolve_platform(options.checkpoint, options.platform)
     return action_benchmark.ActionBenchmark(
         Checkpoint.open(options.checkpoint, platform),

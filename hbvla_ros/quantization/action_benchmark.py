@@ -52,6 +52,33 @@ DEFAULT_METHODS = ('rtn', 'billm', 'bivlm', 'hbllm', 'hbvla', 'hbvla:best', 'sig
                    'signplane:1:best', 'signplane:2', 'dbf')  # fmt: skip
 
 
+class ActionSpec(NamedTuple):
+    """A method, and whether its scales are refined on the actions afterwards.
+
+    Attributes:
+        text: as it was written, such as ``hbvla:best`` or ``signplane:1.3+refine=200``.
+        layers: the method for the layers.
+        refine: steps of the refinement, 0 for none.
+    """
+
+    text: str
+    layers: MethodSpec
+    refine: int = 0
+
+    @staticmethod
+    def parse(text: str) -> ActionSpec:
+        """From ``NAME[:BITS][:PRESET][:SETTING=VALUE...][+refine=STEPS]``.
+
+        Raises:
+            HbvlaError: no such method, preset or setting, or no number of steps.
+        """
+        layers, plus, suffix = text.partition('+')
+        name, _, steps = suffix.partition('=')
+        if plus and (name != 'refine' or not steps.isdecimal() or not int(steps)):
+            raise HbvlaError(f'--methods {text}: after + stands refine=STEPS, at least 1')
+        return ActionSpec(text, MethodSpec.parse(layers), int(steps) if plus else 0)
+
+
 class Combination(NamedTuple):
     """One quantization of the benchmark.
 
@@ -61,7 +88,7 @@ class Combination(NamedTuple):
         seed: of the draw of frames and of everything random in the method.
     """
 
-    spec: MethodSpec
+    spec: ActionSpec
     probe: str
     seed: int
 
@@ -69,14 +96,15 @@ class Combination(NamedTuple):
         """What the pipeline is asked for; ``device`` and ``dtype`` as there."""
         column = PROBE_COLUMNS[self.probe]
         return Request(
-            method=self.spec.method.name,
-            bits=self.spec.bits,
+            method=self.spec.layers.method.name,
+            bits=self.spec.layers.bits,
             seed=self.seed,
             probe=column.probe,
-            options=self.spec.options,
+            options=self.spec.layers.options,
             probe_settings=column.settings,
             device=device,
             dtype=dtype,
+            refine=self.spec.refine,
         )
 
     def __str__(self) -> str:
@@ -147,7 +175,7 @@ class ActionBenchmark:
     """
 
     checkpoint: Checkpoint
-    specs: Sequence[MethodSpec]
+    specs: Sequence[ActionSpec]
     probes: Sequence[str] = DEFAULT_PROBES
     seeds: Sequence[int] = (0,)
     device: str = 'cpu'
@@ -182,7 +210,7 @@ class ActionBenchmark:
             Combination(spec, probe, seed)
             for seed in self.seeds
             for spec in self.specs
-            for probe in (self.probes if spec.method.uses_hessian else ('none',))
+            for probe in (self.probes if spec.layers.method.uses_hessian else ('none',))
         ]
 
     def run(

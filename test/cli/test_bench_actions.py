@@ -19,9 +19,9 @@ from hbvla_ros.quantization.action_benchmark import (
     PROBE_COLUMNS,
     ActionBenchmark,
     ActionResult,
+    ActionSpec,
     Combination,
 )
-from hbvla_ros.quantization.layer_benchmark import MethodSpec
 from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
 from hbvla_ros.quantizing import read_calibration
 from hbvla_ros.vla.checkpoint import Checkpoint
@@ -107,6 +107,16 @@ def test_figures_are_those_of_the_pipeline(
     assert printed['versions']['hbvla_ros'] == __version__
 
 
+def test_refined(bench, capsys: pytest.CaptureFixture[str]) -> None:
+    refined = f'{FAST}+refine=3'
+    assert bench('--methods', FAST, refined, '--probes', 'none', '--json') == 0
+    plain, tuned = json.loads(capsys.readouterr().out)['results']
+    assert (plain['method'], tuned['method']) == (FAST, refined)
+    assert (plain['asked']['refine'], tuned['asked']['refine']) == (0, 3)
+    assert plain['stored_bits'] == tuned['stored_bits']
+    assert plain['action_error'] != tuned['action_error']
+
+
 def test_finished_combinations_are_kept_and_taken_over(
     bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,7 +150,7 @@ def test_finished_combinations_are_kept_and_taken_over(
     assert bench('--methods', f'{FAST}:damping=0.3', '--probes', 'none', '--out', str(out),
                  '--resume') == 0  # fmt: skip
     assert runs == ['none'] and len(json.loads(out.read_text())['results']) == 4
-    assert capsys.readouterr().out.count(FAST) == 4  # two tables of two lines
+    assert capsys.readouterr().out.count(FAST) == 3  # in a table of two lines and one of three
 
     assert bench(*arguments, '--resume', '--dtype', 'bfloat16') == 2
     assert "another dtype: 'float32' instead of 'bfloat16'" in capsys.readouterr().err
@@ -151,6 +161,8 @@ def test_finished_combinations_are_kept_and_taken_over(
     [
         (['--methods', 'quantum'], "method 'quantum' is unknown"),
         (['--methods', 'hbllm:1.05'], 'hbllm:1.05: --bits 1.05: the size of hbllm is fixed'),
+        (['--methods', 'rtn+refine=0'], '--methods rtn+refine=0: after + stands refine=STEPS'),
+        (['--methods', 'rtn+prune=3'], '--methods rtn+prune=3: after + stands refine=STEPS'),
         (['--methods', 'rtn', 'rtn'], '--methods: name each once'),
         (['--probes', 'action3'], '--probes action3: use some of none, block,'),
         (['--seeds', '-1'], 'seed -1'),
@@ -190,14 +202,14 @@ def test_a_file_of_something_else_is_refused(
 
 def test_default_combinations(tiny_checkpoint: Path) -> None:
     checkpoint = Checkpoint.open(tiny_checkpoint, resolve_platform(tiny_checkpoint))
-    specs = [MethodSpec.parse(text) for text in DEFAULT_METHODS]
+    specs = [ActionSpec.parse(text) for text in DEFAULT_METHODS]
     benchmark = ActionBenchmark(checkpoint, specs)
     benchmark.check()
     assert len(benchmark.combinations()) == 1 + (len(specs) - 1) * len(DEFAULT_PROBES)
 
 
 def test_probes_are_those_of_the_paper_and_ours() -> None:
-    spec = MethodSpec.parse('hbvla')
+    spec = ActionSpec.parse('hbvla')
     plans = {p: Combination(spec, p, 0).request().resolve().probe for p in PROBE_COLUMNS}
     assert plans['none'].kind == 'none'
     assert (plans['block'].kind, plans['block'].power, plans['block'].floor) == ('block', 1, 0)
