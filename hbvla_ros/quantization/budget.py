@@ -1,10 +1,11 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""What ``--bits`` asks of one layer."""
+"""What ``--bits`` asks of one layer, and whether a network can be made that small."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.quantization.methods.dbf import DbfOptions
@@ -34,6 +35,33 @@ def check_bits(method: Method, bits: float | None) -> None:
         raise HbvlaError(f'--bits {bits:g}: {method.name} takes 1, 2 or 3 (sign planes)')
     if not 0 < bits < math.inf:
         raise HbvlaError(f'--bits {bits:g}: must be a positive number of stored bits per weight')
+
+
+def check_network_bits(
+    method: Method,
+    options: MethodOptions,
+    shapes: Mapping[str, tuple[int, ...]],
+    bits: float | None,
+) -> None:
+    """Refuse a budget that is too small for a network, before any of its layers is looked at.
+
+    Args:
+        method: the method.
+        options: its options but for the size.
+        shapes: layer name to (rows, columns) of all layers that share the budget.
+        bits: what ``--bits`` asks.
+
+    Raises:
+        HbvlaError: see :func:`check_bits`, or the smallest layers already take more; says the
+            smallest budget that works.
+    """
+    check_bits(method, bits)
+    if bits is None or not method.budgeted or (method.planes and bits in range(1, MOST_PLANES + 1)):
+        return
+    sizes = [_least_bytes(method, options, rows, columns) for rows, columns in shapes.values()]
+    least = 8 * sum(sizes) / sum(rows * columns for rows, columns in shapes.values())
+    if bits < least:
+        raise HbvlaError(_too_small(method, bits, least, 'this network'))
 
 
 def options_for_layer(

@@ -38,10 +38,12 @@ class Outcome:
         action_error: see :func:`~hbvla_ros.quantization.result.action_error`; None where there
             are no held-out frames.
         importance: token weights of the pictured frames.
+        refinement: what stands of the refinement in the manifest; None where there was none.
     """
 
     action_error: dict[str, Any] | None = None
     importance: list[FrameImportance] = field(default_factory=list)
+    refinement: dict[str, Any] | None = None
 
 
 class CalibratedRun:

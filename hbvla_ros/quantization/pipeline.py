@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hbvla_ros.packed.atomic import check_output
 from hbvla_ros.packed.manifest import Manifest
 from hbvla_ros.packed.writer import write_folder
 from hbvla_ros.quantization.block_quantizer import LayerQuantizer
+from hbvla_ros.quantization.budget import check_network_bits
 from hbvla_ros.quantization.calibrated import CalibratedRun, Outcome, check_differentiable
 from hbvla_ros.quantization.calibration import CalibrationSet
 from hbvla_ros.quantization.input_checks import check_calibration, check_weights
@@ -34,7 +36,7 @@ from hbvla_ros.quantization.refinement_stage import (
 )
 from hbvla_ros.quantization.request import PROBES, Plan, Request
 from hbvla_ros.quantization.result import QuantizationResult
-from hbvla_ros.quantization.resume import WorkFolder, work_folder
+from hbvla_ros.quantization.resume import WorkFolder, check_work_folder, work_folder
 from hbvla_ros.quantization.sizes import Measured, share_budget
 from hbvla_ros.quantization.targets import component_of_layer, quantized_linears
 from hbvla_ros.vla.checkpoint import Checkpoint
@@ -81,42 +83,24 @@ def quantize_checkpoint(
     """
     progress = progress or SilentProgress()
     check_output(out, force)
-    plan = request.resolve()
-    if calibration is None and plan.method.needs_hessian:
-        raise HbvlaError(f'--method {plan.method.name}: needs --calibration')
-    skeleton = build_empty(checkpoint.config, checkpoint.platform, inference_only=True)
-    check_refinable(checkpoint, skeleton, calibration, plan)
-    on_disk = False
-    if calibration is not None:
-        check_calibration(checkpoint, calibration)
-        check_differentiable(checkpoint, plan)
-        on_disk = check_memory(skeleton, calibration, plan, request.cache_bytes)
+    check_work_folder(out, resume, force)
+    task = _Task.checked(checkpoint, request, calibration)
     progress.stage('reading the checkpoint', 1)
     source = describe_source(checkpoint.folders)
     progress.step()
     description = {
-        **plan.description(),
-        'calibration': describe_calibration(calibration, plan.probe),
+        **task.plan.description(),
+        'calibration': describe_calibration(calibration, task.plan.probe),
         'checkpoint': source,
     }
-    names = quantized_linears(skeleton, plan.components)
     with work_folder(out, description, resume, force) as work:
-        check_weights(checkpoint, skeleton, progress)
-        if calibration is None:
-            outcome = _without_calibration(checkpoint, names, plan, work, progress)
-        else:
-            run = CalibratedRun(checkpoint, calibration, plan, work, progress, on_disk)
-            outcome = run.quantize(names)
-        refined = None
-        if calibration is not None and plan.refine:
-            refined = refine_finished(checkpoint, calibration, plan, work, progress, names)
-        manifest = _manifest(request, plan, source, calibration, work, names, outcome)
-        if calibration is not None and refined is not None:
-            manifest = _refined_manifest(manifest, checkpoint, calibration, plan, work, refined)
+        check_weights(checkpoint, task.skeleton, progress)
+        outcome, refined = _quantize(task, calibration, work, progress)
+        manifest = _manifest(task, source, calibration, work, outcome, refined)
         result = QuantizationResult(
             manifest,
-            {name: component_of_layer(name) or '' for name in names},
-            {n: s for n in names if (s := work.finished[n].saliency) is not None},
+            {name: component_of_layer(name) or '' for name in task.names},
+            {n: s for n in task.names if (s := work.finished[n].saliency) is not None},
             outcome.importance,
         )
         # All layers are there: what goes wrong from here on is no reason to lose them.
@@ -124,14 +108,79 @@ def quantize_checkpoint(
         written = write_folder(
             out,
             manifest,
-            refined.layers if refined else {name: work.layer(name) for name in names},
-            _unquantized(checkpoint, skeleton, names) | (refined.tensors if refined else {}),
+            refined.layers if refined else {name: work.layer(name) for name in task.names},
+            _unquantized(task) | (refined.tensors if refined else {}),
             copied_files(checkpoint.folders),
             {'platform.json': json.dumps(checkpoint.platform.to_json(), indent=2) + '\n'},
             force,
             report(result) if report is not None else None,
         )
     return dataclasses.replace(result, manifest=written)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A request that fits a checkpoint.
+
+    Attributes:
+        checkpoint: opened full-precision folder.
+        request: what is asked for.
+        plan: the same, resolved.
+        skeleton: the inference network on the meta device.
+        names: layers to quantize, in the order of the network.
+        on_disk: whether activations wait on disk.
+    """
+
+    checkpoint: Checkpoint
+    request: Request
+    plan: Plan
+    skeleton: nn.Module
+    names: list[str]
+    on_disk: bool
+
+    @staticmethod
+    def checked(
+        checkpoint: Checkpoint, request: Request, calibration: CalibrationSet | None
+    ) -> _Task:
+        """Check everything that takes no time.
+
+        Raises:
+            HbvlaError: bad input of any kind.
+        """
+        plan = request.resolve()
+        if calibration is None and plan.method.needs_hessian:
+            raise HbvlaError(f'--method {plan.method.name}: needs --calibration')
+        skeleton = build_empty(checkpoint.config, checkpoint.platform, inference_only=True)
+        names = quantized_linears(skeleton, plan.components)
+        if not names:
+            components = ','.join(plan.components)
+            raise HbvlaError(f'--components {components}: this network has no such layers')
+        shapes = {name: checkpoint.shape(f'{name}.weight') for name in names}
+        check_network_bits(plan.method, plan.options, shapes, plan.bits)
+        check_refinable(checkpoint, skeleton, calibration, plan)
+        on_disk = False
+        if calibration is not None:
+            check_calibration(checkpoint, calibration)
+            check_differentiable(checkpoint, plan)
+            on_disk = check_memory(skeleton, calibration, plan, request.cache_bytes)
+        return _Task(checkpoint, request, plan, skeleton, names, on_disk)
+
+
+def _quantize(
+    task: _Task, calibration: CalibrationSet | None, work: WorkFolder, progress: Progress
+) -> tuple[Outcome, Refined | None]:
+    """Quantize all layers into the work folder, then refine them if that is asked for."""
+    checkpoint, plan, names = task.checkpoint, task.plan, task.names
+    if calibration is None:
+        return _without_calibration(checkpoint, names, plan, work, progress), None
+    run = CalibratedRun(checkpoint, calibration, plan, work, progress, task.on_disk)
+    outcome = run.quantize(names)
+    if not plan.refine:
+        return outcome, None
+    refined = refine_finished(checkpoint, calibration, plan, work, progress, names)
+    before = describe_refinement(plan, outcome.action_error)
+    error = refined_error(checkpoint, calibration, plan, refined)
+    return dataclasses.replace(outcome, action_error=error, refinement=before), refined
 
 
 def _without_calibration(
@@ -159,58 +208,40 @@ def _without_calibration(
 
 
 def _manifest(
-    request: Request,
-    plan: Plan,
+    task: _Task,
     source: dict[str, Any],
     calibration: CalibrationSet | None,
     work: WorkFolder,
-    names: list[str],
     outcome: Outcome,
+    refined: Refined | None,
 ) -> Manifest:
     """The manifest but for the files, which the writer adds."""
-    entries = {name: work.finished[name].entry for name in names}
+    plan = task.plan
+    entries = {name: work.finished[name].entry for name in task.names}
+    if refined is not None:
+        entries = refined_entries(task.checkpoint, work, refined)
     return Manifest(
         stored_bits_per_weight=stored_bits_per_weight(entries.values()),
         nominal_bits_per_weight=nominal_bits_per_weight(entries.values()),
         bits_asked=plan.bits,
         method=plan.method.name,
         options=dataclasses.asdict(plan.options),
-        seed=request.seed,
+        seed=task.request.seed,
         calibration=describe_calibration(calibration, plan.probe),
         source=source,
         layers=entries,
-        preset=request.preset,
+        preset=task.request.preset,
         components=list(plan.components),
         action_error=outcome.action_error,
+        refinement=outcome.refinement,
     )
 
 
-def _refined_manifest(
-    manifest: Manifest,
-    checkpoint: Checkpoint,
-    calibration: CalibrationSet,
-    plan: Plan,
-    work: WorkFolder,
-    refined: Refined,
-) -> Manifest:
-    """The manifest of what the refinement left."""
-    entries = refined_entries(checkpoint, work, refined)
-    return dataclasses.replace(
-        manifest,
-        stored_bits_per_weight=stored_bits_per_weight(entries.values()),
-        layers=entries,
-        refinement=describe_refinement(plan, manifest.action_error),
-        action_error=refined_error(checkpoint, calibration, plan, refined),
-    )
-
-
-def _unquantized(
-    checkpoint: Checkpoint, skeleton: nn.Module, quantized: list[str]
-) -> dict[str, Tensor]:
+def _unquantized(task: _Task) -> dict[str, Tensor]:
     """All tensors of the inference network that no quantized layer replaces, in bfloat16."""
-    replaced = {f'{name}.weight' for name in quantized}
+    replaced = {f'{name}.weight' for name in task.names}
     return {
-        name: checkpoint.tensor(name).to(torch.bfloat16)
-        for name, _ in skeleton.named_parameters()
+        name: task.checkpoint.tensor(name).to(torch.bfloat16)
+        for name, _ in task.skeleton.named_parameters()
         if name not in replaced
     }

@@ -113,7 +113,7 @@ def test_platform_is_taken_from_the_command_line(
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--bits', '1.05'], 'these layers take at least'),
+        (['--bits', '1.05'], 'one sign plane with its scales takes'),
         (['--bits', '0.5'], 'ask for --bits 1.'),
         (['--method', 'hbllm', '--bits', '1.05'], 'the size of hbllm is fixed by the method'),
         (['--method', 'rtn', '--bits', '4'], 'rtn takes 1, 2 or 3'),

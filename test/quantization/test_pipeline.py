@@ -17,7 +17,7 @@ from hbvla_ros.packed.reader import PackedFolder
 from hbvla_ros.policy import Policy
 from hbvla_ros.quantization.calibration import CalibrationSet
 from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
-from hbvla_ros.quantization.pipeline import Request, SilentProgress, quantize_checkpoint
+from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
 from hbvla_ros.quantizing import read_calibration
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.consistency import build_empty
@@ -182,7 +182,7 @@ def test_real_layouts_quantize(name: str, platform: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ('request_', 'message'),
     [
-        (Request(bits=0.9), 'take at least 1.67. stored bits; ask for --bits 1.67'),
+        (Request(bits=0.9), 'takes 1.67. stored bits on this network; ask for --bits 1.67 or'),
         (Request(bits=float('nan')), 'must be a positive number of stored bits'),
         (Request('hbllm', 1), 'the size of hbllm is fixed by the method'),
         (Request('rtn', 1.1), 'rtn takes 1, 2 or 3'),
