@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hbvla_ros.cli import bench_actions
+from hbvla_ros.cli import bench_actions, bench_quantize
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,6 +23,7 @@ def add_parser(subparsers: Any) -> None:
     benchmarks = parser.add_subparsers(dest='benchmark', required=True, metavar='BENCHMARK')
     _add_layers(benchmarks)
     bench_actions.add_parser(benchmarks)
+    bench_quantize.add_parser(benchmarks)
 
 
 def _add_layers(benchmarks: Any) -> None:
