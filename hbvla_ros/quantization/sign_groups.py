@@ -32,11 +32,14 @@ class Problem:
 
     @staticmethod
     def of(weight: Tensor, hessian: Tensor | None, damping: float) -> Problem:
-        """Take a layer; inputs that never moved say nothing about their weights."""
-        metric = None
-        if hessian is not None:
-            weight = weight.masked_fill(hessian.diagonal() <= 0, 0.0)
-            metric = damped(hessian, damping)
+        """Take a layer.
+
+        Args:
+            weight: float32 (rows, columns).
+            hessian: float32 (columns, columns), or None for white inputs.
+            damping: share of the Hessian's mean diagonal that is added to it.
+        """
+        metric = None if hessian is None else damped(hessian, damping)
         pulled = weight if metric is None else weight @ metric
         return Problem(weight, metric, pulled, (pulled * weight).sum(dim=1, dtype=torch.float64))
 

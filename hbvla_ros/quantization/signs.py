@@ -16,9 +16,9 @@ from torch import Tensor
 _PANEL = 64
 
 
-def sign_patterns(planes: int) -> Tensor:
+def sign_patterns(planes: int, device: torch.device | None = None) -> Tensor:
     """(2^planes, planes): every combination of signs."""
-    return torch.tensor(list(itertools.product((1.0, -1.0), repeat=planes)))
+    return torch.tensor(list(itertools.product((1.0, -1.0), repeat=planes)), device=device)
 
 
 def initial_scales(weight: Tensor, planes: int) -> Tensor:
@@ -57,7 +57,7 @@ class Rounder:
         if len(scales) == 1:
             self._single = scales[0].abs()
             return
-        levels = sign_patterns(len(scales)).to(scales) @ scales
+        levels = sign_patterns(len(scales), scales.device) @ scales
         self._levels, self._order = levels.sort(dim=0)
         self._between = (self._levels[1:] + self._levels[:-1]) / 2
 
@@ -83,7 +83,7 @@ class Rounder:
         for threshold in self._between:
             place += levels > threshold
         codes = self._order.gather(0, place.flatten(0, -2)).view(place.shape)
-        patterns = sign_patterns(len(self._scales)).to(levels)
+        patterns = sign_patterns(len(self._scales), levels.device)
         return torch.stack([column[codes] for column in patterns.T])
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.accounting import stored_bits_per_weight
@@ -74,6 +75,7 @@ def test_each_part_of_signplane_earns_its_place() -> None:
     assert error(balance=False, column_signs='none') > 1.1 * full
     assert error(balance=False, column_signs='none', transform='none') > 1.3 * full
     assert error(transform='haar') > 1.05 * full
+    assert error(transform='permuted_haar') < error(transform='haar')
     assert error(column_signs='none') > 1.005 * full
     assert error(rounds=0, cycles=0) > 1.15 * full
     assert error(kicks=0) > 1.03 * full
@@ -96,6 +98,7 @@ def test_signplane_without_calibration_still_beats_rtn(attention_layer: Any) -> 
         {'balance': False},
         {'column_signs': 'random'},
         {'transform': 'none'},
+        {'transform': 'permuted_haar'},
         {'tile_planes': '21'},
     ],
     ids=str,
@@ -162,6 +165,42 @@ def test_same_seed_same_signs_other_seed_other_signs() -> None:
     ]
     assert torch.equal(layers[0].planes, layers[1].planes)
     assert not torch.equal(layers[0].planes, layers[2].planes)
+
+
+class _NamedDevices(TorchFunctionMode):
+    """Refuses tensors made on whatever device is torch's default."""
+
+    _MAKERS = (
+        torch.arange,
+        torch.empty,
+        torch.eye,
+        torch.full,
+        torch.ones,
+        torch.rand,
+        torch.randn,
+        torch.tensor,
+        torch.zeros,
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        names = kwargs or {}
+        if func in self._MAKERS:
+            assert names.get('device') is not None, f'{func.__name__} without a device'
+        return func(*args, **names)
+
+
+@pytest.mark.parametrize(
+    'changes', [{'stored_bits': 1.5}, {'planes': 2, 'scale_bits': 16}], ids=str
+)
+@pytest.mark.parametrize('calibrated', [True, False])
+def test_every_tensor_is_made_on_the_device_of_the_weights(
+    changes: dict[str, Any], calibrated: bool
+) -> None:
+    weight = random_weight(160, 40)
+    hessian = random_hessian(40) if calibrated else None
+    options = SignPlaneOptions(cycles=1, **changes)
+    with _NamedDevices():
+        SIGNPLANE(weight, hessian, options)
 
 
 def test_unknown_method_is_named() -> None:

@@ -22,7 +22,8 @@ from torch import Tensor
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.bits import pack_signs
 from hbvla_ros.packed.forms.sign_planes import ROW_TILE, SignPlaneLayer
-from hbvla_ros.packed.layer import QuantizedLayer
+from hbvla_ros.packed.layer import QuantizedLayer, store_index
+from hbvla_ros.quantization.binary.permutation import haar_order
 from hbvla_ros.quantization.column_basis import (
     ColumnBasis,
     StoredScale,
@@ -43,7 +44,7 @@ from hbvla_ros.quantization.tiles import MOST_PLANES, layer_bytes, planes_of_til
 
 _SPAN_BYTES = 8
 _SAMPLED_ROWS = 256
-_TRANSFORM_BLOCKS = {'haar': 2, 'none': 1}
+_TRANSFORM_BLOCKS = {'haar': 2, 'permuted_haar': 2, 'none': 1}
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class SignPlaneOptions(MethodOptions):
     Attributes:
         planes: number of sign planes, 1 to 3.
         transform: what the columns go through before the signs: block Hadamard, one level of
-            Haar, or nothing.
+            Haar, the same with columns paired by likeness, or nothing.
         hadamard: largest Hadamard block, a power of two.
         balance: scale the columns before the transform.
         column_signs: flip columns before the transform (kept in the column scale): by the
@@ -73,7 +74,7 @@ class SignPlaneOptions(MethodOptions):
 
     damping: float = 0.1
     planes: int = 1
-    transform: Literal['hadamard', 'haar', 'none'] = 'hadamard'
+    transform: Literal['hadamard', 'haar', 'permuted_haar', 'none'] = 'hadamard'
     hadamard: int = 128
     balance: bool = True
     column_signs: Literal['principal', 'random', 'none'] = 'principal'
@@ -101,8 +102,10 @@ class SignPlaneOptions(MethodOptions):
         return _TRANSFORM_BLOCKS.get(self.transform, self.hadamard)
 
     def overhead_bytes(self, columns: int) -> int:
-        """Bytes of a layer that do not depend on its planes: column scale and spans."""
+        """Bytes of a layer that do not depend on its planes: transform and spans."""
         total = _SPAN_BYTES if self.scale_bits == 8 else 0
+        if self.transform == 'permuted_haar':
+            total += columns * store_index(torch.zeros(0), columns).element_size()
         if self.balance or self.column_signs != 'none':
             total += columns * self.scale_bits // 8 + (_SPAN_BYTES if self.scale_bits == 8 else 0)
         return total
@@ -134,6 +137,7 @@ def quantize(weight: Tensor, hessian: Tensor | None, options: SignPlaneOptions) 
         hessian: float32 (columns, columns), mean of x x^T over calibration tokens, or None.
         options: all fields are used.
     """
+    weight, hessian, order = _permuted(weight, hessian, options)
     problem = Problem.of(weight, hessian, options.damping)
     scale = _initial_column_scale(problem.weight, problem.metric, options)
     basis = ColumnBasis(None if scale is None else scale.values, options.block)
@@ -151,7 +155,7 @@ def quantize(weight: Tensor, hessian: Tensor | None, options: SignPlaneOptions) 
             move_groups(problem, basis, groups)
         for group in groups:
             group.search.improve(options.sweeps, kicks)
-    return _layer(groups, scale, planes, options, len(weight))
+    return _layer(groups, scale, order, planes, options)
 
 
 def estimate_tile_errors(
@@ -170,8 +174,7 @@ def estimate_tile_errors(
     Returns:
         float64 (3, tiles), parts of ``tr(E H E^T)``.
     """
-    if hessian is not None:
-        weight = weight.masked_fill(hessian.diagonal() <= 0, 0.0)
+    weight, hessian, _ = _permuted(weight, hessian, options)
     sample = weight[:: max(1, len(weight) // _SAMPLED_ROWS)].repeat(MOST_PLANES, 1)
     problem = Problem.of(sample, hessian, options.damping)
     scale = _initial_column_scale(weight, problem.metric, options)
@@ -218,6 +221,24 @@ def tile_planes_for(inner: Tensor, options: SignPlaneOptions) -> list[int]:
     return planes
 
 
+def _permuted(
+    weight: Tensor, hessian: Tensor | None, options: SignPlaneOptions
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Weight without dead inputs and Hessian, in the order of the columns that is the third.
+
+    Columns are paired as HBVLA does it, but after their balance: Haar leaves little of the
+    difference of two columns that are alike.
+    """
+    if hessian is not None:
+        weight = weight.masked_fill(hessian.diagonal() <= 0, 0.0)
+    if options.transform != 'permuted_haar':
+        return weight, hessian, None
+    order = haar_order(weight / balance(weight) if options.balance else weight)
+    if hessian is not None:
+        hessian = hessian[order][:, order]
+    return weight[:, order], hessian, order
+
+
 def _row_counts(planes: Sequence[int], weight: Tensor) -> Tensor:
     """int64 (rows,): planes of each row."""
     counts = torch.tensor(planes, device=weight.device)
@@ -243,13 +264,14 @@ def _initial_column_scale(
 def _layer(
     groups: list[Group],
     scale: StoredScale | None,
+    order: Tensor | None,
     planes: list[int],
     options: SignPlaneOptions,
-    rows: int,
 ) -> SignPlaneLayer:
     """The layer; row scales are rounded together before a last sweep chooses signs for them."""
     search = groups[0].search
     most, columns = max(planes), search.signs.shape[1]
+    rows = sum(len(group.rows) for group in groups)
     values = search.scales.new_zeros(most, rows)
     for group in groups:
         values[: len(group.search.scales), group.rows] = group.search.scales
@@ -273,6 +295,7 @@ def _layer(
         row_scales.codes,
         hadamard=options.block,
         column_scale=None if scale is None else scale.codes,
+        permutation=None if order is None else store_index(order, columns),
         row_scales_span=row_scales.span,
         column_scale_span=None if scale is None else scale.span,
     )
