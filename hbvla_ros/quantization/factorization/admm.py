@@ -15,7 +15,10 @@ from torch import Tensor
 
 from hbvla_ros.quantization.factorization.start import EigenProblem, low_rank_start
 
-_FIRST_PENALTY, _LAST_PENALTY = 0.1, 1.0
+_FIRST_PENALTY, _LAST_PENALTY = 0.15, 1.0
+# Damping on top of the Hessian's own that the first step has and the last one has not: the
+# directions of most energy leave the others room to move while the signs are still soft.
+_FIRST_DAMPING = 0.2
 _SOLVER_STEPS = 3
 _TINY = 1e-30
 
@@ -40,13 +43,15 @@ def alternate(
         (rows, k), signs times a scale of each row and one of each column, and (k, columns), signs
         times a scale of each row.
     """
-    first, second = low_rank_start(problem, width, generator)
+    first, second = low_rank_start(problem.damped(_FIRST_DAMPING), width, generator)
     outer = _OuterFactor(first)
     inner = _InnerFactor(second, problem)
     for step in range(steps):
-        penalty = _FIRST_PENALTY * (_LAST_PENALTY / _FIRST_PENALTY) ** (step / max(1, steps - 1))
-        outer.step(problem, inner.turned, penalty)
-        inner.step(problem, outer.stored, penalty)
+        passed = step / max(1, steps - 1)
+        penalty = _FIRST_PENALTY * (_LAST_PENALTY / _FIRST_PENALTY) ** passed
+        present = problem.damped(_FIRST_DAMPING * (1 - passed))
+        outer.step(present, inner.turned, penalty)
+        inner.step(present, outer.stored, penalty)
     return outer.stored, inner.stored / problem.column_norms
 
 

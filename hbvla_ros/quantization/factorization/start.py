@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,10 @@ class EigenProblem:
         values, vectors = torch.linalg.eigh(metric / norms / norms[:, None])
         values = values.clamp_min(_FLOOR * float(values[-1]))
         return EigenProblem(norms, vectors, values, (weight * norms) @ vectors)
+
+    def damped(self, damping: float) -> EigenProblem:
+        """The same layer with more damping of its Hessian, as a share of the mean diagonal."""
+        return dataclasses.replace(self, values=self.values + damping)
 
     def error(self, factored: Tensor) -> float:
         """Relative output error of a weight given as ``W diag(h) Q``."""

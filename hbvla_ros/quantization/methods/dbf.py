@@ -23,6 +23,7 @@ from hbvla_ros.quantization.column_basis import (
     ColumnBasis,
     StoredScale,
     balance,
+    principal_signs,
 )
 from hbvla_ros.quantization.factorization.admm import alternate
 from hbvla_ros.quantization.factorization.descent import Descent, DoubleSigns
@@ -46,11 +47,12 @@ class DbfOptions(MethodOptions):
         scale_bits: 8 or 16 bits a scale.
     """
 
+    damping: float = 0.05
     width: int = 0
     stored_bits: float = 1.05
     hadamard: int = 128
     steps: int = 240
-    rounds: int = 8
+    rounds: int = 4
     scale_bits: Literal[8, 16] = 8
 
     def __post_init__(self) -> None:
@@ -137,7 +139,7 @@ def quantize(weight: Tensor, hessian: Tensor | None, options: DbfOptions) -> Qua
     else:
         weight = weight.masked_fill(hessian.diagonal() <= 0, 0.0)
         metric = damped(hessian, options.damping)
-    scale = StoredScale.of(balance(weight), options.scale_bits)
+    scale = StoredScale.of(balance(weight) * principal_signs(metric), options.scale_bits)
     basis = ColumnBasis(scale.values, options.hadamard)
     inner, curved = basis.inner(weight), basis.blocks(metric)[0][0]
     generator = torch.Generator().manual_seed(options.seed)
