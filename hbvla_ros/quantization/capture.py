@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from hbvla_ros.quantization.activations import ActivationCache
-from hbvla_ros.quantization.calibration import NetworkInputs
 from hbvla_ros.quantization.hessian import HessianAccumulator
 from hbvla_ros.quantization.probe import TokenWeights
 
@@ -30,29 +29,6 @@ class BlockInputs:
         """
         self._cache = cache or ActivationCache()
         self._calls = [((self._cache.put(args[0]), *args[1:]), kwargs) for args, kwargs in calls]
-
-    @staticmethod
-    def record(network: nn.Module, block: str, batches: Sequence[NetworkInputs]) -> BlockInputs:
-        """Run a whole network and keep what its block is called with.
-
-        Args:
-            network: run as it is, quantized layers included.
-            block: name of the first block of a chain.
-            batches: calibration inputs.
-        """
-        calls: list[Call] = []
-
-        def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            calls.append((args, kwargs))
-
-        handle = network.get_submodule(block).register_forward_pre_hook(keep, with_kwargs=True)
-        try:
-            with torch.no_grad():
-                for batch in batches:
-                    network(*batch.arguments())
-        finally:
-            handle.remove()
-        return BlockInputs(calls)
 
     def __len__(self) -> int:
         """Number of calls."""

@@ -14,7 +14,6 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.install import replace_linear
 from hbvla_ros.policy import Policy
 from hbvla_ros.quantization.calibration import NetworkInputs, load_calibration
-from hbvla_ros.quantization.capture import BlockInputs
 from hbvla_ros.quantization.methods import rtn
 from hbvla_ros.quantization.probe_action import action_importance
 from hbvla_ros.quantization.probe_options import ProbeOptions
@@ -245,13 +244,13 @@ def test_no_frames_and_damaged_files(checkpoint: Checkpoint, tmp_path: Path) -> 
 
 
 def test_blocks_see_what_the_quantized_blocks_before_them_put_out(
-    checkpoint: Checkpoint, episodes_folder: Path
+    checkpoint: Checkpoint, episodes_folder: Path, record_inputs: Any
 ) -> None:
     network = checkpoint.load_network()
     data = read_calibration(episodes_folder, checkpoint, 12, 0)
     chain = block_chains(network)[2]
     assert [block for block, _ in chain] == [f'language_model.model.layers.{i}' for i in (0, 1)]
-    inputs = BlockInputs.record(network, chain[0][0], data.batches)
+    inputs = record_inputs(network, chain[0][0], data.batches)
     for name in chain[0][1]:
         weight = network.get_parameter(f'{name}.weight').detach()
         layer = rtn.quantize(weight, None, rtn.RtnOptions())
@@ -302,20 +301,22 @@ def test_probe_measures_the_action_jacobian(checkpoint: Checkpoint, episodes_fol
 
 
 def test_probe_gives_one_weight_a_token_and_call(
-    checkpoint: Checkpoint, episodes_folder: Path
+    checkpoint: Checkpoint, episodes_folder: Path, record_inputs: Any
 ) -> None:
     network = checkpoint.load_network().requires_grad_(False)
     data = read_calibration(episodes_folder, checkpoint, 20, 0)
     names = quantized_linears(network)
     weights = action_importance(network, names, data.batches, ProbeOptions(probes=1), 0).weights
     for chain in block_chains(network):
-        inputs = BlockInputs.record(network, chain[0][0], data.batches)
+        inputs = record_inputs(network, chain[0][0], data.batches)
         totals = inputs.hessians(network, *chain[0], weights)
         for name in chain[0][1]:
             assert totals[name].tokens == sum(len(call) for call in weights[name])
 
 
-def test_every_denoising_step_is_calibrated(make_tiny_checkpoint, episodes_folder: Path) -> None:
+def test_every_denoising_step_is_calibrated(
+    make_tiny_checkpoint, episodes_folder: Path, record_inputs: Any
+) -> None:
     folder = make_tiny_checkpoint(
         config={'head': 'diffusion'},
         platform={'action_slots_per_step': None, 'diffusion_steps_inference': 3},
@@ -328,7 +329,7 @@ def test_every_denoising_step_is_calibrated(make_tiny_checkpoint, episodes_folde
     ).weights
     tower, _, decoder = block_chains(network)
     for chain, calls in ((tower, 1), (decoder, 3)):
-        inputs = BlockInputs.record(network, chain[0][0], data.batches)
+        inputs = record_inputs(network, chain[0][0], data.batches)
         totals = inputs.hessians(network, *chain[0], weights)
         for name in chain[0][1]:
             assert len(weights[name]) == calls * len(data.batches)

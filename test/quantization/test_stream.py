@@ -190,11 +190,11 @@ def test_only_one_block_is_in_memory_at_a_time(
 
 @pytest.mark.parametrize('checkpoint', ['l1'], indirect=True)
 def test_layers_with_the_same_inputs_share_a_sum(
-    checkpoint: Checkpoint, data: CalibrationSet
+    checkpoint: Checkpoint, data: CalibrationSet, record_inputs: Any
 ) -> None:
     network = checkpoint.load_network()
     block, names = block_chains(network)[2][0]
-    inputs = BlockInputs.record(network, block, data.batches)
+    inputs = record_inputs(network, block, data.batches)
     totals = inputs.hessians(network, block, names)
     assert len({id(total) for total in totals.values()}) == 4
     query, key, value = (totals[f'{block}.self_attn.{p}_proj'] for p in 'qkv')
