@@ -1,8 +1,11 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +15,16 @@ from torch import Tensor
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.accounting import packed_report
 from hbvla_ros.packed.install import install_folder
+from hbvla_ros.packed.layer import QuantizedLayer
 from hbvla_ros.packed.linear import PackedLinear
 from hbvla_ros.packed.reader import PackedFolder
 from hbvla_ros.policy import Policy
 from hbvla_ros.quantization.calibration import CalibrationSet
+from hbvla_ros.quantization.methods import rtn
 from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
 from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
+from hbvla_ros.quantization.registry import METHODS
+from hbvla_ros.quantization.targets import COMPONENTS, quantized_linears
 from hbvla_ros.quantizing import read_calibration
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.consistency import build_empty
@@ -255,3 +262,122 @@ def test_discrete_actions_have_no_gradient(
     ).manifest
     assert 'language_model.lm_head.weight' in PackedFolder.open(tmp_path / 'out').names()
     assert manifest.calibration is not None and manifest.calibration['probe'] == 'none'
+
+
+@pytest.mark.parametrize(
+    ('head', 'components'),
+    [('l1', COMPONENTS), ('diffusion', COMPONENTS), ('l1', ('vision',)), ('l1', ('projector',))],
+)
+def test_the_reported_action_error_is_that_of_the_written_folder(
+    head: str, components: tuple[str, ...], make_tiny_checkpoint, tmp_path: Path,
+    episodes_folder: Path,
+) -> None:  # fmt: skip
+    slots = {'action_slots_per_step': None} if head == 'diffusion' else {}
+    folder = make_tiny_checkpoint(
+        config={'head': head}, platform={'diffusion_steps_inference': 2, **slots}
+    )
+    checkpoint = open_checkpoint(folder)
+    data = read_calibration(episodes_folder, checkpoint, 8, 0, held_out=6)
+    request = Request('rtn', 2, components=components, probe='block')
+    result = quantize_checkpoint(checkpoint, request, tmp_path / 'out', data)
+    assert set(result.components.values()) == set(components)
+    network = Policy.load(tmp_path / 'out').network
+    reference = checkpoint.load_network()
+    with torch.no_grad():
+        found, wanted = (
+            torch.cat([one(*batch.arguments()) for batch in data.held_out])
+            for one in (network, reference)
+        )
+    spread = (wanted - wanted.mean(dim=0)).square().mean().sqrt()
+    relative = float((found - wanted).square().mean().sqrt() / spread)
+    assert result.manifest.action_error is not None
+    assert result.manifest.action_error['frames'] == 6
+    # Unquantized tensors are stored in bfloat16.
+    assert result.manifest.action_error['relative_rms'] == pytest.approx(relative, rel=0.02)
+    assert relative > 0.01
+
+
+def test_methods_are_given_the_hessians_they_ask_for(
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    episodes_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    data = read_calibration(episodes_folder, checkpoint, 8, 0)
+    seen: list[tuple[Tensor, Tensor | None]] = []
+
+    def quantize(weight: Tensor, hessian: Tensor, options: Any, **extra: Tensor) -> QuantizedLayer:
+        seen.append((hessian, extra.get('saliency_hessian')))
+        return rtn.quantize(weight, hessian, options)
+
+    def run(two: bool, probe: str, settings: tuple[str, ...] = ()) -> list[Any]:
+        method = dataclasses.replace(METHODS['rtn'], quantize=quantize, two_hessians=two)
+        monkeypatch.setitem(METHODS, 'rtn', method)
+        seen.clear()
+        request = Request('rtn', probe=probe, probe_settings=('provisional=rtn', *settings))
+        quantize_checkpoint(checkpoint, request, tmp_path / 'out', data, force=True)
+        return list(seen)
+
+    plain = run(True, 'none')
+    both = run(True, 'block')
+    rectified = run(False, 'block')
+    assert len(plain) == len(both) == len(rectified) == 30
+    assert all(saliency is None for _, saliency in plain + rectified)
+    for (_, saliency), (alone, _) in zip(both, rectified, strict=True):
+        assert saliency is not None and torch.equal(saliency, alone)
+    # Before anything is quantized the plain Hessians agree.
+    assert torch.equal(plain[0][0], both[0][0])
+    assert not torch.equal(both[0][0], rectified[0][0])
+    # The paper's probe is of the attention of the decoder alone.
+    names = quantized_linears(build_empty(checkpoint.config, checkpoint.platform))
+    parity = [n for n, (_, saliency) in zip(names, run(True, 'parity'), strict=True)
+              if saliency is not None]  # fmt: skip
+    assert parity == [n for n in names if 'self_attn' in n]
+
+
+def test_calibration_that_does_not_fit_is_refused(
+    make_tiny_checkpoint, tmp_path: Path, episodes_folder: Path
+) -> None:
+    checkpoint = open_checkpoint(make_tiny_checkpoint())
+    data = read_calibration(episodes_folder, checkpoint, 4, 0)
+    diffusion = {
+        'config': {'head': 'diffusion'},
+        'platform': {'action_slots_per_step': None},
+    }
+    noise = torch.zeros(4, 7, 14)
+    for other, changes, message in (
+        ({'platform': {'cameras': ('cam_high',)}}, {}, 'frames of 2 cameras, but .* 1 .cam_high'),
+        ({}, {'proprio': torch.zeros(4, 7)}, 'proprioception of 7 values, .* proprio_dim 14'),
+        ({}, {'proprio': None}, 'proprioception of 0 values'),
+        ({}, {'pixel_values': torch.zeros(4, 12, 48, 48)}, 'images of 48 x 48, .* takes 32 x 32'),
+        (diffusion, {}, 'noise for chunks of None, but .* chunk 3'),
+        (diffusion, {'noise': noise}, r'noise for chunks of \(7, 14\), but .* chunk 3'),
+    ):  # fmt: skip
+        network = open_checkpoint(make_tiny_checkpoint('other', **other))
+        batches = [dataclasses.replace(batch, **changes) for batch in data.batches]
+        wrong = dataclasses.replace(data, batches=batches)
+        with pytest.raises(HbvlaError, match=f'^--calibration: {message}'):
+            quantize_checkpoint(network, Request('rtn', probe='none'), tmp_path / 'out', wrong)
+        shutil.rmtree(tmp_path / 'other')
+    with pytest.raises(HbvlaError, match='--calibration: no usable frame'):
+        empty = dataclasses.replace(data, batches=[])
+        quantize_checkpoint(checkpoint, Request('rtn'), tmp_path / 'out', empty)
+
+
+def test_methods_that_need_calibration_say_so(
+    tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = dataclasses.replace(METHODS['rtn'], needs_hessian=True)
+    monkeypatch.setitem(METHODS, 'rtn', method)
+    with pytest.raises(HbvlaError, match='--method rtn: needs --calibration'):
+        quantize_checkpoint(open_checkpoint(tiny_checkpoint), Request('rtn'), tmp_path / 'out')
+
+
+def test_layers_that_are_not_there_are_told(make_tiny_checkpoint, tmp_path: Path) -> None:
+    folder = make_tiny_checkpoint(
+        config={'head': 'discrete'}, platform={'action_slots_per_step': None, 'proprio_dim': 0}
+    )
+    with pytest.raises(HbvlaError, match='--components head: this network has no such layers'):
+        request = Request('rtn', components=('head',))
+        quantize_checkpoint(open_checkpoint(folder), request, tmp_path / 'out')
