@@ -289,12 +289,10 @@ class ActionBenchmark:
 
 
 def merged(known: Sequence[ActionResult], found: Sequence[ActionResult]) -> list[ActionResult]:
-    """Results of this run and those of earlier ones that it did not replace, in their order."""
-    replaced = {(one.method, one.probe, one.seed) for one in found}
-    return [
-        *(one for one in known if (one.method, one.probe, one.seed) not in replaced),
-        *found,
-    ]
+    """Results of earlier runs in their order, each replaced where this run has it; then new ones."""
+    results = {(one.method, one.probe, one.seed): one for one in known}
+    results.update({(one.method, one.probe, one.seed): one for one in found})
+    return list(results.values())
 
 
 def read_results(

@@ -229,3 +229,15 @@ def test_seeds_are_averaged() -> None:
     assert table.splitlines()[-1] == '| `rtn` | 1.500 | 0.2000 |'
     with pytest.raises(HbvlaError, match='hold out more frames'):
         _ = ActionResult('rtn', 'none', 0, {}, '', 1, 1, 1, {'relative_rms': None}, 0).relative_rms
+
+
+def test_merged_keeps_the_order_of_the_file() -> None:
+    def result(method: str, seconds: float) -> ActionResult:
+        return ActionResult(method, 'none', 0, {}, '', 1, 1, 1, {'relative_rms': 0.1}, seconds)
+
+    known = [result('rtn', 1), result('hbllm', 1)]
+    found = [result('hbvla', 2), result('rtn', 2)]
+    merged = action_benchmark.merged(known, found)
+    assert [(one.method, one.seconds) for one in merged] == [
+        ('rtn', 2), ('hbllm', 1), ('hbvla', 2),
+    ]  # fmt: skip
