@@ -54,7 +54,8 @@ class SignPlaneOptions(MethodOptions):
     Attributes:
         planes: number of sign planes, 1 to 3.
         transform: what the columns go through before the signs: block Hadamard, one level of
-            Haar, the same with columns paired by likeness, or nothing.
+            Haar, the same with columns paired by likeness (better than it only without column
+            scales: like columns leave transformed ones of unequal size), or nothing.
         hadamard: largest Hadamard block, a power of two.
         balance: scale the columns before the transform.
         column_signs: flip columns before the transform (kept in the column scale): by the
@@ -226,8 +227,7 @@ def _permuted(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Weight without dead inputs and Hessian, in the order of the columns that is the third.
 
-    Columns are paired as HBVLA does it, but after their balance: Haar leaves little of the
-    difference of two columns that are alike.
+    Columns are paired as HBVLA pairs them, but after their balance.
     """
     if hessian is not None:
         weight = weight.masked_fill(hessian.diagonal() <= 0, 0.0)
