@@ -19,6 +19,13 @@ _DECODER = 'language_model.'
 class ProbeOptions:
     """Options of the probe; every field is a plain value and stands in the manifest.
 
+    The defaults are what left the smallest action error on the shipped policy with one sign plane
+    and 128 frames: relative error 0.066 (three draws of frames: 0.061 to 0.071) against 0.157
+    without a probe. One change at a time: power 1 0.079, attention alone 0.071, samples not
+    normalised 0.085, balanced types 0.102 (one draw), the block probe with power 1 0.086. Floors
+    from 0.01 to 0.4, clips from 0.99 to 1, 16 probes and leaving out the towers lie within what
+    another draw of frames changes, which is about 0.005.
+
     Attributes:
         kind: 'none' weighs all tokens alike, 'block' is the paper's block-wise gradient, 'action'
             the gradient of the actions themselves.
