@@ -20,6 +20,7 @@ from hbvla_ros.packed.linear import PackedLinear
 from hbvla_ros.packed.reader import PackedFolder
 from hbvla_ros.policy import Policy
 from hbvla_ros.quantization.calibration import CalibrationSet
+from hbvla_ros.quantization.hessian import relative_error
 from hbvla_ros.quantization.methods import rtn
 from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
 from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
@@ -381,3 +382,24 @@ def test_layers_that_are_not_there_are_told(make_tiny_checkpoint, tmp_path: Path
     with pytest.raises(HbvlaError, match='--components head: this network has no such layers'):
         request = Request('rtn', components=('head',))
         quantize_checkpoint(open_checkpoint(folder), request, tmp_path / 'out')
+
+
+@pytest.mark.parametrize('calibrated', [False, True])
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_quantizes_narrow_and_odd_layers(
+    method: str, calibrated: bool, tiny_checkpoint: Path, tmp_path: Path, episodes_folder: Path
+) -> None:
+    """Fourteen joints in, fourteen actions out, as the heads have them."""
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    data = read_calibration(episodes_folder, checkpoint, 8, 0) if calibrated else None
+    # The share of a few weights that scales take is more than the usual budget.
+    bits = 4.5 if method == 'dbf' else None
+    request = Request(method, bits, components=('head',), probe='none')
+    manifest = quantize_checkpoint(checkpoint, request, tmp_path / 'out', data).manifest
+    assert manifest.layers['proprio_projector.fc1'].columns == 14
+    assert manifest.layers['action_head.model.fc2'].rows == 14
+    for name, layer in PackedFolder.open(tmp_path / 'out').layers.items():
+        weight = checkpoint.tensor(f'{name}.weight').float()
+        error = relative_error(weight, layer.reconstruct())
+        assert error == pytest.approx(manifest.layers[name].relative_error, rel=1e-4)
+        assert error < (1.5 if calibrated else 1)

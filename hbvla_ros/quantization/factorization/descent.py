@@ -113,8 +113,10 @@ class Descent:
         block = self._metric
         signs = self.signs.inner_signs.T.contiguous()
         gradient = (outer.T @ self._pulled).T - block @ (signs @ coupling)
-        turns = [torch.arange(turn, len(coupling), _TURNS) for turn in range(_TURNS)]
-        turns = [turn.to(signs.device) for turn in turns if len(turn)]
+        turns = [
+            torch.arange(turn, len(coupling), _TURNS, device=signs.device)
+            for turn in range(min(_TURNS, len(coupling)))
+        ]
         diagonal = block.diagonal().tolist()
         for start in range(0, len(block), _PANEL):
             part = slice(start, min(start + _PANEL, len(block)))
