@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hbvla_ros.cli.progress import Reporter
     from hbvla_ros.packed.manifest import LayerEntry
-    from hbvla_ros.quantization.action_benchmark import ActionBenchmark, ActionResult
+    from hbvla_ros.quantization.action_benchmark import ActionBenchmark
+    from hbvla_ros.quantization.action_results import ActionResult
     from hbvla_ros.quantization.calibration import CalibrationSet
 
 
@@ -79,12 +80,8 @@ def run(options: argparse.Namespace) -> int:
     """Run all combinations, showing progress, and print the table or JSON."""
     from hbvla_ros.cli.progress import Reporter, stop_like_an_interrupt
     from hbvla_ros.evaluation.report import write_atomically
-    from hbvla_ros.quantization.action_benchmark import (
-        Combination,
-        markdown_table,
-        merged,
-        read_results,
-    )
+    from hbvla_ros.quantization.action_benchmark import Combination
+    from hbvla_ros.quantization.action_results import markdown_table, merged, read_results
 
     _check_file(options)
     benchmark = _benchmark(options)

@@ -12,16 +12,15 @@ import torch
 from hbvla_ros import __version__
 from hbvla_ros.cli.main import main
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.quantization import action_benchmark
+from hbvla_ros.quantization import action_benchmark, action_results
 from hbvla_ros.quantization.action_benchmark import (
     DEFAULT_METHODS,
     DEFAULT_PROBES,
-    PROBE_COLUMNS,
     ActionBenchmark,
-    ActionResult,
     ActionSpec,
     Combination,
 )
+from hbvla_ros.quantization.action_results import PROBE_COLUMNS, ActionResult
 from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
 from hbvla_ros.quantizing import read_calibration
 from hbvla_ros.vla.checkpoint import Checkpoint
@@ -225,7 +224,7 @@ def test_seeds_are_averaged() -> None:
             'rtn', 'none', seed, {}, '', bits, 1.0, 1, {'relative_rms': error}, 0.0
         )  # fmt: skip
 
-    table = action_benchmark.markdown_table([result(0, 0.1, 1.5), result(1, 0.3, 1.25)])
+    table = action_results.markdown_table([result(0, 0.1, 1.5), result(1, 0.3, 1.25)])
     assert table.splitlines()[-1] == '| `rtn` | 1.500 | 0.2000 |'
     with pytest.raises(HbvlaError, match='hold out more frames'):
         _ = ActionResult('rtn', 'none', 0, {}, '', 1, 1, 1, {'relative_rms': None}, 0).relative_rms
@@ -237,7 +236,7 @@ def test_merged_keeps_the_order_of_the_file() -> None:
 
     known = [result('rtn', 1), result('hbllm', 1)]
     found = [result('hbvla', 2), result('rtn', 2)]
-    merged = action_benchmark.merged(known, found)
+    merged = action_results.merged(known, found)
     assert [(one.method, one.seconds) for one in merged] == [
         ('rtn', 2), ('hbllm', 1), ('hbvla', 2),
     ]  # fmt: skip

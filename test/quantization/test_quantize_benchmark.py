@@ -13,9 +13,7 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.manifest import LayerEntry
 from hbvla_ros.quantization import quantize_benchmark
 from hbvla_ros.quantization.quantize_benchmark import (
-    Clock,
     QuantizeBenchmark,
-    extrapolate,
     markdown_report,
     peak_resident_bytes,
 )
@@ -24,6 +22,7 @@ from hbvla_ros.quantization.random_checkpoint import (
     RandomShape,
     write_random_checkpoint,
 )
+from hbvla_ros.quantization.stage_clock import Clock, extrapolate
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.consistency import build_empty
 
