@@ -24,6 +24,7 @@ from hbvla_ros.quantization.column_basis import (
     StoredScale,
     balance,
     principal_signs,
+    refit_scale,
 )
 from hbvla_ros.quantization.factorization.admm import alternate
 from hbvla_ros.quantization.factorization.descent import Descent, DoubleSigns
@@ -145,7 +146,13 @@ def quantize(weight: Tensor, hessian: Tensor | None, options: DbfOptions) -> Qua
     generator = torch.Generator().manual_seed(options.seed)
     factors = alternate(EigenProblem.of(inner, curved), width, options.steps, generator)
     descent = Descent(DoubleSigns.of(*factors), inner, curved)
+    pulled = weight @ metric
     for _ in range(options.rounds):
+        levels = ColumnBasis(None, options.hadamard).outer(descent.signs.levels())
+        refitted = refit_scale(levels, weight, metric, pulled, scale.values)
+        scale = StoredScale.of(refitted, options.scale_bits)
+        basis = ColumnBasis(scale.values, options.hadamard)
+        descent.move(basis.inner(weight), basis.blocks(metric)[0][0])
         _improve(descent)
     return _layer(descent, scale, options)
 
