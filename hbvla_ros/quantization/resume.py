@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -63,12 +64,30 @@ class WorkFolder:
         self.path = path
         self.finished: dict[str, FinishedLayer] = {}
         self.keep_on_error = False
+        self._lock: BinaryIO | None = None
         self._parents = [parent for parent in path.parents if not parent.exists()]
 
     def create(self, description: Mapping[str, Any]) -> None:
         """Make the folder, for a run that the description tells from others."""
         self.path.mkdir(parents=True)
         self._write_json(_REQUEST, description)
+        self.lock()
+
+    def lock(self) -> None:
+        """Keep other runs away until this process ends; does nothing where there is no folder.
+
+        Raises:
+            HbvlaError: another run is at work in it.
+        """
+        try:
+            self._lock = (self.path / _REQUEST).open('rb')
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return
+        except BlockingIOError as error:
+            raise HbvlaError(
+                f'{self.path}: another run is at work there; wait for it or choose another --out'
+            ) from error
 
     def read(self, description: Mapping[str, Any]) -> None:
         """Take over what is finished.
@@ -225,6 +244,7 @@ def work_folder(
     """
     check_work_folder(out, resume, force)
     work = WorkFolder(work_path(out))
+    work.lock()
     if resume and work.path.is_dir():
         work.read(description)
     else:

@@ -19,6 +19,7 @@ from hbvla_ros.packed.layer import QuantizedLayer
 from hbvla_ros.packed.linear import PackedLinear
 from hbvla_ros.packed.reader import PackedFolder
 from hbvla_ros.policy import Policy
+from hbvla_ros.quantization import memory
 from hbvla_ros.quantization.calibration import CalibrationSet
 from hbvla_ros.quantization.hessian import relative_error
 from hbvla_ros.quantization.methods import rtn
@@ -403,3 +404,19 @@ def test_every_method_quantizes_narrow_and_odd_layers(
         error = relative_error(weight, layer.reconstruct())
         assert error == pytest.approx(manifest.layers[name].relative_error, rel=1e-4)
         assert error < (1.5 if calibrated else 1)
+
+
+def test_large_networks_are_probed_block_by_block_to_the_same_layers(
+    tiny_checkpoint: Path, tmp_path: Path, episodes_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    data = read_calibration(episodes_folder, checkpoint, 8, 0)
+    request = Request(bits=3.0001, options=FAST)
+    whole = quantize_checkpoint(checkpoint, request, tmp_path / 'whole', data).manifest
+    monkeypatch.setattr(memory, 'WHOLE_NETWORK_PARAMETERS', 0)
+    request = dataclasses.replace(request, cache_bytes=0)
+    streamed = quantize_checkpoint(checkpoint, request, tmp_path / 'streamed', data).manifest
+    for name, entry in whole.layers.items():
+        assert streamed.layers[name].method_options == entry.method_options
+        # Rounding may turn a sign that is a close call.
+        assert streamed.layers[name].hessian_error == pytest.approx(entry.hessian_error, rel=0.02)

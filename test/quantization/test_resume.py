@@ -220,3 +220,21 @@ def test_bad_input_in_the_middle_leaves_nothing(
     with pytest.raises(HbvlaError, match='the weights overflow$'):
         quantize_checkpoint(checkpoint, Request('rtn'), tmp_path / 'new' / 'out')
     assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize('again', [{'resume': True}, {'force': True}])
+def test_two_runs_do_not_share_a_folder(
+    again: dict[str, bool], checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    class Second(SilentProgress):
+        tried = False
+
+        def step(self, name: str = '', entry: LayerEntry | None = None) -> None:
+            if entry is not None and not self.tried:
+                self.tried = True
+                with pytest.raises(HbvlaError, match='out.partial: another run is at work there'):
+                    quantize_checkpoint(checkpoint, Request('rtn'), tmp_path / 'out', **again)
+
+    second = Second()
+    quantize_checkpoint(checkpoint, Request('rtn'), tmp_path / 'out', progress=second)
+    assert second.tried and (tmp_path / 'out' / 'hbvla.json').is_file()
