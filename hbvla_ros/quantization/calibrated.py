@@ -169,6 +169,7 @@ class CalibratedRun:
         return streamed_action_importance(
             self._stream, on_device, plan.probe, plan.options.seed, self._cache,
             self._progress.step, self._types,
+            [name for layers in self._outside.values() for name in layers],
         )  # fmt: skip
 
     def _show_all(
