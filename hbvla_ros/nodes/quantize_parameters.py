@@ -40,8 +40,8 @@ JOB_TABLE = (
     Parameter(
         'probe',
         'action',
-        'Token importance: action gradient, block gradient as in the paper, or none.',
-        choices=('action', 'block', 'none'),
+        'Token importance: action gradient, block gradient, the same as in the paper, or none.',
+        choices=('action', 'block', 'parity', 'none'),
     ),
     Parameter('probe_settings', '', 'Options of the probe as NAME=VALUE, separated by blanks.'),
     Parameter(
@@ -57,6 +57,13 @@ JOB_TABLE = (
         choices=('float32', 'bfloat16'),
     ),
     Parameter('refine', 0, 'Steps of the refinement after quantization.', low=0, high=_MOST),
+    Parameter(
+        'cache_memory',
+        0.0,
+        'Activations between two blocks that stay in memory, GB; 0 for a quarter of what is free.',
+        low=0.0,
+        high=1000.0,
+    ),
     Parameter('seed', 0, 'Seed of everything random.', low=0, high=_MOST),
     Parameter('force', False, 'Replace a deployed folder that is already there.'),
     Parameter('resume', False, 'Go on after the last finished layer of an interrupted run.'),
@@ -105,4 +112,5 @@ def job_from(values: Mapping[str, Any]) -> Job:
         seed=values['seed'],
         force=values['force'],
         resume=values['resume'],
+        cache_bytes=round(1e9 * values['cache_memory']) or None,
     )

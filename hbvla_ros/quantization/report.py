@@ -62,6 +62,7 @@ def report_content(
         'bits_asked': manifest.bits_asked,
         'stored_bits_per_weight': manifest.stored_bits_per_weight,
         'nominal_bits_per_weight': manifest.nominal_bits_per_weight,
+        'refinement': manifest.refinement,
         'action_error': action_error,
         'layers': [
             _layer(name, entry, components[name], saliency.get(name))

@@ -233,12 +233,14 @@ def resolve_platform(
         choice: a name of :data:`PLATFORMS`, the path of a platform file, or None.
 
     Raises:
-        HbvlaError: neither a choice nor a platform.json, or an unknown choice.
+        HbvlaError: no such folder, neither a choice nor a platform.json, or an unknown choice.
     """
     if choice is None:
         own = Path(folder) / 'platform.json'
         if own.is_file():
             return Platform.read(own)
+        if not Path(folder).is_dir():
+            raise HbvlaError(f'{folder}: no such checkpoint folder')
         raise HbvlaError(
             f'{folder}: no platform.json; name the platform ({", ".join(PLATFORMS)}) or a file'
         )

@@ -61,7 +61,7 @@ def test_quantizes_reports_and_exits_0(graph, wait, watch, tiny_checkpoint, tmp_
 @pytest.mark.parametrize(
     'parameters, expected',
     [
-        ({'checkpoint': '', 'out': 'x'}, 'parameter checkpoint is empty'),
+        ({'checkpoint': None}, 'parameter checkpoint is empty'),
         ({'checkpoint': '/none', 'out': 'x'}, '/none: '),
         ({'method': 'magic'}, "method 'magic' is unknown"),
         ({'probe': 'magic'}, "parameter probe: 'magic' is not one of"),
@@ -74,6 +74,7 @@ def test_failure_is_an_error_line_and_exit_2(
     graph, tiny_checkpoint, tmp_path, parameters, expected
 ):
     values = {'checkpoint': tiny_checkpoint, 'out': tmp_path / 'out', **parameters}
+    values = {name: value for name, value in values.items() if value is not None}
     process = graph.process('quantize_node', **values)
     assert process.wait(30.0) == 2, ''.join(process.lines)
     errors = [line for line in process.lines if '[ERROR]' in line]
