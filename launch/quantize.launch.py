@@ -55,7 +55,7 @@ def make_node(context):
     """The node with those arguments as parameters that have a value."""
     values = {name: LaunchConfiguration(name).perform(context) for name, _, _ in NODE_ARGUMENTS}
     parameters = {
-        name: ParameterValue(values[name], value_type=kind)
+        name: ParameterValue(LaunchConfiguration(name), value_type=kind)
         for name, kind, _ in NODE_ARGUMENTS
         if values[name]
     }

@@ -15,6 +15,7 @@ from hbvla_ros.quantization.activations import ActivationCache
 from hbvla_ros.quantization.block_quantizer import BlockQuantizer, LayerQuantizer
 from hbvla_ros.quantization.calibration import CalibrationSet, NetworkInputs
 from hbvla_ros.quantization.capture import BlockInputs
+from hbvla_ros.quantization.forward_pass import ForwardPass, to_device
 from hbvla_ros.quantization.memory import differentiates_whole_network
 from hbvla_ros.quantization.probe import TokenWeights
 from hbvla_ros.quantization.probe_action import ActionImportance, action_importance
@@ -24,7 +25,7 @@ from hbvla_ros.quantization.request import Plan
 from hbvla_ros.quantization.result import FrameImportance, action_error
 from hbvla_ros.quantization.resume import WorkFolder
 from hbvla_ros.quantization.sizes import Measured, share_budget
-from hbvla_ros.quantization.stream import ForwardPass, StreamedNetwork, to_device
+from hbvla_ros.quantization.stream import StreamedNetwork
 from hbvla_ros.quantization.targets import block_chains, resident_linears
 from hbvla_ros.quantization.token_types import decoder_token_types
 from hbvla_ros.vla.checkpoint import Checkpoint

@@ -14,6 +14,7 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.install import replace_linear
 from hbvla_ros.packed.manifest import LayerEntry
 from hbvla_ros.quantization.calibration import CalibrationSet
+from hbvla_ros.quantization.forward_pass import to_device
 from hbvla_ros.quantization.hessian import relative_error
 from hbvla_ros.quantization.memory import WHOLE_NETWORK_PARAMETERS
 from hbvla_ros.quantization.progress import Progress
@@ -22,7 +23,6 @@ from hbvla_ros.quantization.refinement import LEARNING_RATE, Refined, refine
 from hbvla_ros.quantization.request import Plan
 from hbvla_ros.quantization.result import action_error
 from hbvla_ros.quantization.resume import WorkFolder
-from hbvla_ros.quantization.stream import to_device
 from hbvla_ros.vla.checkpoint import Checkpoint
 
 

@@ -18,9 +18,10 @@ from hbvla_ros.quantization import activations
 from hbvla_ros.quantization.activations import ActivationCache
 from hbvla_ros.quantization.calibration import CalibrationSet
 from hbvla_ros.quantization.capture import BlockInputs
+from hbvla_ros.quantization.forward_pass import ForwardPass
 from hbvla_ros.quantization.hessian import HessianAccumulator
 from hbvla_ros.quantization.methods import rtn
-from hbvla_ros.quantization.stream import ForwardPass, StreamedNetwork
+from hbvla_ros.quantization.stream import StreamedNetwork
 from hbvla_ros.quantization.targets import COMPONENTS, block_chains, resident_linears
 from hbvla_ros.quantizing import read_calibration
 from hbvla_ros.vla.checkpoint import Checkpoint
