@@ -2,7 +2,8 @@
 """What docs/benchmarks/quantizer.md claims of 1024 x 1024 layers, on smaller ones and in seconds.
 
 The five structured kinds of the spec, two seeds; errors are on tokens that calibration has not
-seen and are those of the layers as they are stored.
+seen and are those of the layers as they are stored. At this width scales weigh more: two planes
+take 2.06 bits.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pytest
 from hbvla_ros.quantization.layer_benchmark import LayerBenchmark, MethodResults, MethodSpec
 from hbvla_ros.quantization.synthetic import STRUCTURED_KINDS
 
-SPECS = ('hbllm', 'dbf:1.05', 'dbf:1.3', 'signplane:2.05', 'hbvla:best', 'hbvla:parity')
+SPECS = ('hbllm', 'dbf:1.05', 'dbf:1.3', 'signplane:2', 'hbvla:best', 'hbvla:parity')
 
 
 @pytest.fixture(scope='module')
@@ -37,7 +38,7 @@ def error(results: dict[str, MethodResults], name: str) -> float:
 
 @pytest.mark.parametrize(
     ('name', 'bits', 'times'), [('dbf:1.05', 1.05, 1.0), ('dbf:1.3', 1.3, 1.3),
-                                ('signplane:2.05', 2.05, 2.0)]
+                                ('signplane:2', 2.07, 2.0)]
 )  # fmt: skip
 def test_ours_is_below_hbllm_at_a_part_of_its_bits(
     results: dict[str, MethodResults], name: str, bits: float, times: float
