@@ -86,7 +86,7 @@ METHODS = {
         Method('billm', billm.quantize, billm.PRESETS),
         Method('hbllm', hbllm.quantize, hbllm.PRESETS),
         Method('hbvla', hbvla.quantize, hbvla_options.PRESETS, two_hessians=True),
-        Method('bivlm', bivlm.quantize, bivlm.PRESETS),
+        Method('bivlm', bivlm.quantize, bivlm.PRESETS, uses_hessian=False),
     )
 }
 
