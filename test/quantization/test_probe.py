@@ -60,7 +60,7 @@ def test_the_clip_bounds_the_largest_and_the_floor_the_smallest(
     found = torch.cat(token_weights('x', calls, options))
     bound = bare.sort().values[round(quantile * len(bare)) - 1]
     torch.testing.assert_close(found, (1 - floor) * bare.clamp(max=bound) + floor)
-    assert float(found.min()) >= floor
+    assert float(found.min()) >= floor - 1e-6
 
 
 def test_tokens_without_influence_get_the_floor_and_rare_ones_survive_the_clip() -> None:
