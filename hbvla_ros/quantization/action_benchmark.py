@@ -18,7 +18,7 @@ from hbvla_ros.packed.reader import PackedFolder
 from hbvla_ros.quantization.action_results import PROBE_COLUMNS, ActionResult
 from hbvla_ros.quantization.calibrated import check_differentiable
 from hbvla_ros.quantization.calibration import CalibrationSet
-from hbvla_ros.quantization.layer_benchmark import MethodSpec
+from hbvla_ros.quantization.layer_benchmark import MethodSpec, check_each_once
 from hbvla_ros.quantization.pipeline import quantize_checkpoint
 from hbvla_ros.quantization.progress import Progress, SilentProgress
 from hbvla_ros.quantization.request import Request
@@ -130,8 +130,7 @@ class ActionBenchmark:
             ('--seeds', self.seeds),
             ('--methods', [spec.text for spec in self.specs]),
         ):
-            if not values or len(set(values)) < len(values):
-                raise HbvlaError(f'{option}: name each once, and at least one')
+            check_each_once(option, values)
         for combination in self.combinations():
             try:
                 plan = combination.request(self.device, self.dtype).resolve()

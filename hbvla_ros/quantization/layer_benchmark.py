@@ -182,8 +182,7 @@ class LayerBenchmark:
             ('--seeds', self.seeds),
             ('--methods', [spec.text for spec in self.specs]),
         ):
-            if not values or len(set(values)) < len(values):
-                raise HbvlaError(f'{option}: name each once, and at least one')
+            check_each_once(option, values)
         for spec in self.specs:
             spec.for_layer(self.rows, self.columns, 0)
 
@@ -227,6 +226,20 @@ class LayerBenchmark:
             for seed in self.seeds:
                 layer = make_layer(kind, self.rows, self.columns, seed, self.tokens)
                 yield layer.to(self.device), seed
+
+
+def check_each_once(option: str, values: Sequence[object]) -> None:
+    """Refuse an option of a benchmark that names nothing, or something twice.
+
+    Args:
+        option: as it is typed, for the message.
+        values: what it names.
+
+    Raises:
+        HbvlaError: none, or one of them twice.
+    """
+    if not values or len(set(values)) < len(values):
+        raise HbvlaError(f'{option}: name each once, and at least one')
 
 
 def default_specs() -> list[str]:

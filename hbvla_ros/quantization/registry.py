@@ -38,7 +38,6 @@ class Method:
         uses_hessian: calibration changes what it makes.
         two_hessians: see ``quantize``.
         planes: its options have ``planes``, sign planes 1 to 3.
-        column_scale: it stores one scale a column besides the row scales.
         budgeted: ``--bits`` may be a budget of stored bits, not only a number of planes.
     """
 
@@ -49,7 +48,6 @@ class Method:
     uses_hessian: bool = True
     two_hessians: bool = False
     planes: bool = False
-    column_scale: bool = False
     budgeted: bool = False
 
     def preset(self, name: str) -> MethodOptions:
@@ -79,7 +77,6 @@ METHODS = {
             signplane.quantize,
             signplane.PRESETS,
             planes=True,
-            column_scale=True,
             budgeted=True,
         ),
         Method('dbf', dbf.quantize, {'default': dbf.DbfOptions()}, budgeted=True),

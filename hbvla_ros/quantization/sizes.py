@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from hbvla_ros.packed.forms.sign_planes import MOST_PLANES
 from hbvla_ros.quantization.allocation import allocate
 from hbvla_ros.quantization.budget import options_for_layer
 from hbvla_ros.quantization.curves import LayerCurve, measure_curve
@@ -16,7 +17,6 @@ from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.progress import Progress
 from hbvla_ros.quantization.request import Plan
 from hbvla_ros.quantization.resume import WorkFolder
-from hbvla_ros.quantization.tiles import MOST_PLANES
 
 
 class Measured(NamedTuple):

@@ -7,9 +7,8 @@ import heapq
 from collections.abc import Sequence
 
 from hbvla_ros.packed.bits import bytes_per_row
-from hbvla_ros.packed.forms.sign_planes import ROW_TILE
+from hbvla_ros.packed.forms.sign_planes import MOST_PLANES, ROW_TILE
 
-MOST_PLANES = 3
 SCALE_BYTES = 2
 # What is left of a tile's error with one plane more, about (spec section 6: 0.185, 0.057, 0.017).
 _ERROR_RATIO = 0.3

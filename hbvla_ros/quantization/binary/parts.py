@@ -1,5 +1,5 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""Gathers the codes of all blocks into one stored part of a grouped layer."""
+"""Gathers the codes of all blocks into the stored parts of a grouped layer."""
 
 from __future__ import annotations
 
@@ -14,6 +14,23 @@ from hbvla_ros.packed.forms.grouped import GroupedPart
 from hbvla_ros.packed.layer import store_index, store_scale
 from hbvla_ros.quantization.binary.code import PlaneCode
 from hbvla_ros.quantization.binary.haar import join_bands
+
+
+@dataclass(frozen=True)
+class BlockParts:
+    """What is stored of one block.
+
+    Attributes:
+        base: codes of the bands of the non-salient columns; none where all columns are salient.
+        base_columns: int64, columns of the layer in the order in which the codes have them.
+        salient: code of the salient columns, or None.
+        salient_columns: int64 (c,), columns of the layer.
+    """
+
+    base: list[PlaneCode]
+    base_columns: Tensor
+    salient: PlaneCode | None
+    salient_columns: Tensor
 
 
 @dataclass
@@ -70,3 +87,21 @@ class PartBuilder:
             row_hadamard=self.row_hadamard,
             permutation=None if whole else store_index(indices, self.columns),
         )
+
+
+def build_parts(
+    blocks: Sequence[BlockParts], base: PartBuilder, salient: PartBuilder
+) -> dict[str, GroupedPart]:
+    """The parts ``base`` and ``salient`` of a layer, as far as there are any.
+
+    Args:
+        blocks: all blocks of the layer in order.
+        base: empty builder of the non-salient part.
+        salient: empty builder of the salient part.
+    """
+    for block in blocks:
+        base.add(block.base, block.base_columns)
+        if block.salient is not None:
+            salient.add([block.salient], block.salient_columns)
+    built = {'base': base.build(), 'salient': salient.build()}
+    return {name: part for name, part in built.items() if part is not None}

@@ -23,7 +23,6 @@ from hbvla_ros.quantization.binary.blocks import (
     prepare,
     quantize_blocks,
 )
-from hbvla_ros.quantization.binary.code import PlaneCode
 from hbvla_ros.quantization.binary.grouping import (
     OWN_MEAN_PRODUCTS,
     GroupRule,
@@ -31,7 +30,7 @@ from hbvla_ros.quantization.binary.grouping import (
     code_groups,
     quantiles,
 )
-from hbvla_ros.quantization.binary.parts import PartBuilder
+from hbvla_ros.quantization.binary.parts import BlockParts, PartBuilder, build_parts
 from hbvla_ros.quantization.binary.residual import residual_code
 from hbvla_ros.quantization.binary.saliency import (
     Norm,
@@ -75,16 +74,6 @@ class BillmOptions(MethodOptions):
 PRESETS = {'default': BillmOptions()}
 
 
-@dataclass(frozen=True)
-class _BlockParts:
-    """Codes of one block with the columns of the layer they are of."""
-
-    base: PlaneCode
-    base_columns: Tensor
-    salient: PlaneCode | None
-    salient_columns: Tensor
-
-
 def quantize(weight: Tensor, hessian: Tensor | None, options: BillmOptions) -> QuantizedLayer:
     """Quantize one weight matrix.
 
@@ -97,7 +86,7 @@ def quantize(weight: Tensor, hessian: Tensor | None, options: BillmOptions) -> Q
     weight, factor = prepare(weight, hessian, options.damping)
     dtype = coefficient_dtype(weight)
 
-    def quantize_block(block: Tensor, corner: Tensor, start: int) -> BlockResult[_BlockParts]:
+    def quantize_block(block: Tensor, corner: Tensor, start: int) -> BlockResult[BlockParts]:
         return _quantize_block(block, corner, start, options, dtype)
 
     _, blocks = quantize_blocks(
@@ -107,19 +96,14 @@ def quantize(weight: Tensor, hessian: Tensor | None, options: BillmOptions) -> Q
     # Two parts, since salient columns need no bitmap and one coefficient less.
     base = PartBuilder(columns, OWN_MEAN_PRODUCTS)
     salient = PartBuilder(columns, _SALIENT_PRODUCTS)
-    for block in blocks:
-        base.add([block.base], block.base_columns)
-        if block.salient is not None:
-            salient.add([block.salient], block.salient_columns)
-    built = {'base': base.build(), 'salient': salient.build()}
-    parts = {name: part for name, part in built.items() if part is not None}
+    parts = build_parts(blocks, base, salient)
     count = sum(len(block.salient_columns) for block in blocks)
     return GroupedLayer(columns, parts, 1 + count / columns)
 
 
 def _quantize_block(
     block: Tensor, corner: Tensor, start: int, options: BillmOptions, dtype: torch.dtype
-) -> BlockResult[_BlockParts]:
+) -> BlockResult[BlockParts]:
     """Choose on the scores, code the weights."""
     score = hessian_score(block, corner) if options.salient_metric == 'hessian' else block
     salient = search_salient(score, options.salient_norm, options.candidates)
@@ -133,7 +117,7 @@ def _quantize_block(
     if len(salient):
         code = residual_code(block[:, salient]).rounded(dtype)
         quantized[:, salient] = code.levels()
-    return BlockResult(quantized, _BlockParts(base, others + start, code, salient + start))
+    return BlockResult(quantized, BlockParts([base], others + start, code, salient + start))
 
 
 def _score_threshold(score: Tensor, salient: Tensor, others: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from hbvla_ros.quantization.binary.haar import (
     join_bands,
     split_bands,
 )
-from hbvla_ros.quantization.binary.parts import PartBuilder
+from hbvla_ros.quantization.binary.parts import BlockParts, PartBuilder, build_parts
 from hbvla_ros.quantization.binary.saliency import (
     Norm,
     fill_salient,
@@ -100,16 +100,6 @@ PRESETS = {
 }
 
 
-@dataclass(frozen=True)
-class _BlockParts:
-    """Codes of one block with the columns of the layer they are of."""
-
-    base: list[PlaneCode]
-    base_columns: Tensor
-    salient: PlaneCode | None
-    salient_columns: Tensor
-
-
 def quantize(weight: Tensor, hessian: Tensor | None, options: HbllmOptions) -> QuantizedLayer:
     """Quantize one weight matrix.
 
@@ -132,12 +122,7 @@ def quantize(weight: Tensor, hessian: Tensor | None, options: HbllmOptions) -> Q
         bands=2 if row else 1,
     )
     salient = PartBuilder(columns, options.salient_rule.products, row_hadamard=2)
-    for block in blocks:
-        base.add(block.base, block.base_columns)
-        if block.salient is not None:
-            salient.add([block.salient], block.salient_columns)
-    built = {'base': base.build(), 'salient': salient.build()}
-    parts = {name: part for name, part in built.items() if part is not None}
+    parts = build_parts(blocks, base, salient)
     count = sum(len(block.salient_columns) for block in blocks)
     return GroupedLayer(columns, parts, 1 + count / columns)
 
@@ -149,7 +134,7 @@ class _BlockCoder:
         self._options, self._dtype = options, dtype
         self._shrink = OFFICIAL_INVERSE if options.official_arithmetic else 1.0
 
-    def __call__(self, block: Tensor, corner: Tensor, start: int) -> BlockResult[_BlockParts]:
+    def __call__(self, block: Tensor, corner: Tensor, start: int) -> BlockResult[BlockParts]:
         options = self._options
         score = hessian_score(block, corner)
         salient = search_salient(score, options.salient_norm, options.candidates)
@@ -158,7 +143,7 @@ class _BlockCoder:
         parts = result.parts
         return BlockResult(
             result.quantized,
-            _BlockParts(
+            BlockParts(
                 parts.base,
                 parts.base_columns + start,
                 parts.salient,
@@ -166,7 +151,7 @@ class _BlockCoder:
             ),
         )
 
-    def _code_row(self, block: Tensor, salient: Tensor) -> BlockResult[_BlockParts]:
+    def _code_row(self, block: Tensor, salient: Tensor) -> BlockResult[BlockParts]:
         """Filled block in Haar along the columns, then the salient columns' residual."""
         bands = split_bands(haar_columns(fill_salient(block, salient)))
         base = [self._groups(band, self._options.base_rule) for band in bands]
@@ -175,9 +160,9 @@ class _BlockCoder:
         code, levels = self._code_salient(residual)
         quantized[:, salient] += levels
         everything = torch.arange(block.shape[1], device=block.device)
-        return BlockResult(quantized, _BlockParts(base, everything, code, salient))
+        return BlockResult(quantized, BlockParts(base, everything, code, salient))
 
-    def _code_column(self, block: Tensor, salient: Tensor) -> BlockResult[_BlockParts]:
+    def _code_column(self, block: Tensor, salient: Tensor) -> BlockResult[BlockParts]:
         """Non-salient and salient columns, both in Haar along the rows."""
         others = other_columns(salient, block.shape[1])
         base = self._groups(haar_rows(block[:, others]), self._options.base_rule, row_bands=2)
@@ -185,7 +170,7 @@ class _BlockCoder:
         quantized = torch.empty_like(block)
         quantized[:, others] = haar_rows(base.levels())
         quantized[:, salient] = levels
-        return BlockResult(quantized, _BlockParts([base], others, code, salient))
+        return BlockResult(quantized, BlockParts([base], others, code, salient))
 
     def _code_salient(self, values: Tensor) -> tuple[PlaneCode | None, Tensor]:
         """Code of the salient columns (none of no columns) and what it decodes to."""

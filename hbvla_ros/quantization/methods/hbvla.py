@@ -17,9 +17,9 @@ from torch import Tensor
 from hbvla_ros.packed.forms.grouped import GroupedLayer
 from hbvla_ros.packed.layer import QuantizedLayer, store_index
 from hbvla_ros.quantization.binary.blocks import coefficient_dtype, prepare, quantize_blocks
-from hbvla_ros.quantization.binary.parts import PartBuilder
+from hbvla_ros.quantization.binary.parts import PartBuilder, build_parts
 from hbvla_ros.quantization.binary.permutation import haar_order, sort_by_norm
-from hbvla_ros.quantization.methods.hbvla_blocks import BlockCoder, BlockParts
+from hbvla_ros.quantization.methods.hbvla_blocks import BlockCoder, HbvlaBlockParts
 from hbvla_ros.quantization.methods.hbvla_options import HbvlaOptions
 
 _RESIDUAL_PRODUCTS = (0, 1, 2)
@@ -83,18 +83,13 @@ def _reordered(hessian: Tensor | None, order: Tensor) -> Tensor | None:
     return None if hessian is None else hessian[order][:, order]
 
 
-def _store(blocks: list[BlockParts], columns: int, options: HbvlaOptions) -> GroupedLayer:
+def _store(blocks: list[HbvlaBlockParts], columns: int, options: HbvlaOptions) -> GroupedLayer:
     """The stored layer of all blocks."""
     haar = options.salient_code == 'haar_residual'
     base = PartBuilder(columns, options.base_rule.products, hadamard=2, bands=2)
     products = options.salient_rule.products if haar else _RESIDUAL_PRODUCTS
     salient = PartBuilder(columns, products, row_hadamard=2 if haar else 1)
-    for block in blocks:
-        base.add(block.base, block.base_columns)
-        if block.salient is not None:
-            salient.add([block.salient], block.salient_columns)
-    built = {'base': base.build(), 'salient': salient.build()}
-    parts = {name: part for name, part in built.items() if part is not None}
+    parts = build_parts(blocks, base, salient)
     count = sum(len(block.salient_columns) for block in blocks)
     panels = [block for block in blocks if block.panel is not None]
     if not panels:

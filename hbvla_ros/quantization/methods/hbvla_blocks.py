@@ -13,6 +13,7 @@ from hbvla_ros.quantization.binary.blocks import BlockResult
 from hbvla_ros.quantization.binary.code import PlaneCode
 from hbvla_ros.quantization.binary.grouping import search_groups
 from hbvla_ros.quantization.binary.haar import haar_columns, haar_rows, join_bands, split_bands
+from hbvla_ros.quantization.binary.parts import BlockParts
 from hbvla_ros.quantization.binary.permutation import haar_order
 from hbvla_ros.quantization.binary.refine import block_metric, refine_codes
 from hbvla_ros.quantization.binary.residual import residual_code
@@ -35,25 +36,18 @@ _INT8 = 127
 
 
 @dataclass(frozen=True)
-class BlockParts:
-    """What is stored of one block.
+class HbvlaBlockParts(BlockParts):
+    """What is stored of one block, with the panel; ``base`` is Haar coefficients of paired columns.
+
+    The salient code is that of Haar along the rows ('planes': of the columns as they are).
 
     Attributes:
-        base: codes of the bands of the Haar coefficients; none where all columns are salient.
-        base_columns: int64, columns of the layer in the order in which they are paired.
-        salient: code of the salient columns in Haar along the rows ('planes': as they are), or
-            None.
         panel: int8 (rows, c) of the salient columns, or None.
         panel_scales: bfloat16 (c,), or None.
-        salient_columns: int64 (c,), columns of the layer.
     """
 
-    base: list[PlaneCode]
-    base_columns: Tensor
-    salient: PlaneCode | None
     panel: Tensor | None
     panel_scales: Tensor | None
-    salient_columns: Tensor
 
 
 class BlockCoder:
@@ -83,7 +77,7 @@ class BlockCoder:
         self._saliency_factor = saliency_factor
         self._denominator = _denominator(saliency_factor, weight, options)
 
-    def __call__(self, block: Tensor, _corner: Tensor, start: int) -> BlockResult[BlockParts]:
+    def __call__(self, block: Tensor, _corner: Tensor, start: int) -> BlockResult[HbvlaBlockParts]:
         """Quantize the columns from ``start`` on, as compensated by now."""
         options, columns = self._options, block.shape[1]
         span = slice(start, start + columns)
@@ -109,18 +103,18 @@ class BlockCoder:
 
     def _search_by_error(
         self, block: Tensor, ranking: Tensor, span: slice
-    ) -> BlockResult[BlockParts]:
+    ) -> BlockResult[HbvlaBlockParts]:
         """Code with each number of salient columns and keep the best."""
         factor = _corner(self._saliency_factor, span, block)
         measure = joint_error if self._options.feedback == 'exact' else weighted_error
 
-        def trial(salient: Tensor) -> tuple[float, BlockResult[BlockParts]]:
+        def trial(salient: Tensor) -> tuple[float, BlockResult[HbvlaBlockParts]]:
             result = self._code(block, salient, span)
             return measure(block - result.quantized, factor), result
 
         return best_salient(ranking, self._counts(COUNTS, span), trial)
 
-    def _code(self, block: Tensor, salient: Tensor, span: slice) -> BlockResult[BlockParts]:
+    def _code(self, block: Tensor, salient: Tensor, span: slice) -> BlockResult[HbvlaBlockParts]:
         """Code the block with the given salient columns."""
         fill = self._options.nonsalient == 'fill'
         if fill:
@@ -139,7 +133,7 @@ class BlockCoder:
         code, panel, scales, levels = self._code_salient(residual)
         quantized[:, salient] += levels
         columns = self._order[span]
-        parts = BlockParts(codes, columns[used], code, panel, scales, columns[salient])
+        parts = HbvlaBlockParts(codes, columns[used], code, columns[salient], panel, scales)
         return BlockResult(quantized, parts)
 
     def _pairing(self, base: Tensor, used: Tensor, span: slice) -> Tensor:

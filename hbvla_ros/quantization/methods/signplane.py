@@ -21,7 +21,7 @@ from torch import Tensor
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.bits import pack_signs
-from hbvla_ros.packed.forms.sign_planes import ROW_TILE, SignPlaneLayer
+from hbvla_ros.packed.forms.sign_planes import MOST_PLANES, ROW_TILE, SignPlaneLayer
 from hbvla_ros.packed.layer import QuantizedLayer, store_index
 from hbvla_ros.quantization.binary.permutation import haar_order
 from hbvla_ros.quantization.column_basis import (
@@ -40,7 +40,7 @@ from hbvla_ros.quantization.sign_groups import (
 )
 from hbvla_ros.quantization.sign_search import Kicks
 from hbvla_ros.quantization.signs import initial_scales
-from hbvla_ros.quantization.tiles import MOST_PLANES, layer_bytes, planes_of_tiles, tile_rows
+from hbvla_ros.quantization.tiles import layer_bytes, planes_of_tiles, tile_rows
 
 _SPAN_BYTES = 8
 _SAMPLED_ROWS = 256
