@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.duration import Duration
 from rclpy.node import Node
 from std_msgs.msg import Header
 
@@ -32,6 +33,10 @@ class Reporter:
                 status=[status(self._name, self._hardware, level, message, values)],
             )
         )
+
+    def all_arrived(self, limit: Duration) -> bool:
+        """Whether every reader has what was published, waiting for that within ``limit``."""
+        return bool(self._publisher.wait_for_all_acked(limit))
 
     def destroy(self) -> None:
         """Remove the publisher."""

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import String
@@ -30,10 +31,13 @@ from hbvla_ros.quantizing import Cancelled, Job, run_job
 
 NAME = 'quantize_node'
 _POLL = 0.1
-# The last status must reach its readers before the process leaves.
+# Who has just begun to listen shall still find the process before it leaves, s.
 _FAREWELL = 0.5
-# Leaves time for the rest of an exit within 2 s.
+# How long it stays at most for readers that have not got the last status and report yet, s.
+_LONGEST_FAREWELL = 5.0
+# Both leave time for the rest of an exit within 2 s.
 _CLOSE_TIMEOUT = 1.0
+_INTERRUPTED_FAREWELL = 0.3
 
 JobRunner = Callable[[Job, ProgressState], Any]
 
@@ -101,6 +105,7 @@ class QuantizeNode(Node):
             self._worker.close(_CLOSE_TIMEOUT)
             if self.state == 'running':
                 self._set_state('cancelled', 'interrupted; start again with resume to go on')
+                self._all_arrived(_INTERRUPTED_FAREWELL)
 
     def _on_start(self, _request: Trigger.Request, answer: Trigger.Response) -> Trigger.Response:
         if self._result is not None:
@@ -122,9 +127,10 @@ class QuantizeNode(Node):
         return answer
 
     def _poll(self) -> None:
-        """Publish news; end the process a moment after the work has ended."""
+        """Publish news; end the process when its readers have the end of the work."""
         if self._ended_at is not None:
-            if time.monotonic() - self._ended_at > _FAREWELL:
+            waited = time.monotonic() - self._ended_at
+            if waited > _LONGEST_FAREWELL or (waited > _FAREWELL and self._all_arrived(0.0)):
                 if self.state == 'failed':
                     self.failure = self._progress.message
                 else:
@@ -160,6 +166,11 @@ class QuantizeNode(Node):
         if text != self._published:
             self._published = text
             self._status.publish(String(data=text))
+
+    def _all_arrived(self, seconds: float) -> bool:
+        """Whether every reader has the last status and report, waiting so long for each."""
+        limit = Duration(seconds=seconds)
+        return bool(self._status.wait_for_all_acked(limit)) and self._reporter.all_arrived(limit)
 
     def _report(self) -> None:
         level = {'failed': diagnostics.ERROR, 'cancelled': diagnostics.WARN}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
@@ -27,13 +29,19 @@ from trajectory_msgs.msg import JointTrajectory
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.data import ActionChunk
 from hbvla_ros.evaluation.processes import free_domain, ros_environment
-from hbvla_ros.nodes.conversions import chunk_to_message, encode_jpeg, joint_state
+from hbvla_ros.nodes.conversions import chunk_to_message, encode_jpeg, joint_state, to_time
 
 PROFILE = RobotProfile.load('aloha_sim')
 START = PROFILE.start_pose
 
 
-def wait_for(condition, timeout=15.0):
+# Only a test that fails waits for so long, s; a machine with other work may need most of it.
+PATIENCE = 120.0
+# Period of the fake robot's joint states, s.
+JOINT_PERIOD = 0.02
+
+
+def wait_for(condition, timeout=PATIENCE):
     """Wait until ``condition()`` is true; its last value."""
     end = time.monotonic() + timeout
     while not condition() and time.monotonic() < end:
@@ -58,23 +66,50 @@ class Process:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
+    @property
+    def is_running(self):
+        return self.process.poll() is None
+
     def _read(self):
         for line in self.process.stdout:
             self.lines.append(line)
 
-    def says(self, text, timeout=15.0):
+    def says(self, text):
         """Wait for a line with ``text``; it is an error to end before."""
-        found = wait_for(
-            lambda: any(text in x for x in self.lines) or self.process.poll() is not None, timeout
-        )
-        self._reader.join(0.5 if self.process.poll() is not None else 0.0)
-        assert found and any(text in x for x in self.lines), ''.join(self.lines)
+        wait_for(lambda: any(text in x for x in self.lines) or not self.is_running)
+        if not self.is_running:
+            self._reader.join(PATIENCE)
+        assert any(text in x for x in self.lines), ''.join(self.lines)
 
-    def wait(self, timeout):
+    def minds_signals(self):
+        """Wait until SIGTERM no longer just ends it."""
+        caught = f'/proc/{self.process.pid}/status'
+
+        def minds():
+            mask = Path(caught).read_text().partition('SigCgt:')[2].split()[0]
+            return int(mask, 16) >> (signal.SIGTERM - 1) & 1
+
+        wait_for(lambda: not self.is_running or minds())
+        assert self.is_running, ''.join(self.lines)
+
+    def wait(self):
         """Exit status."""
-        status = self.process.wait(timeout)
-        self._reader.join(2.0)
+        status = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
         return status
+
+    def wait_at_most(self, seconds):
+        """Exit status of a process that ends within so many seconds that the machine gave it.
+
+        Time in which this process, too, got no further does not count: a machine that stands
+        still says nothing about how long a node takes to leave.
+        """
+        spent, turn = 0.0, 0.01
+        while self.is_running:
+            assert spent < seconds, f'not gone after {spent:.2f} s: ' + ''.join(self.lines)
+            time.sleep(turn)
+            spent += turn
+        return self.wait()
 
 
 class Graph:
@@ -136,10 +171,16 @@ class Graph:
 
 
 class FakeRobot(Node):
-    """Drivers and cameras of a robot that is where it was last told to be, or stands still."""
+    """Drivers and cameras of a robot that is where it was last told to be, or stands still.
+
+    Its time is real or, after :meth:`simulate`, simulated: then it stands still whenever this
+    process does, so that a machine with other work makes no joint state old and no chunk late.
+    """
 
     def __init__(self, **options):
         super().__init__('fake_robot', **options)
+        self.turns = 0
+        self._simulated = None
         self.pose = START.copy()
         self.follow = True
         self.joints_on = True
@@ -170,12 +211,32 @@ class FakeRobot(Node):
         self.create_subscription(
             DiagnosticArray, '/diagnostics', lambda m: self.reports.append(m.status[0]), 20
         )
-        self.create_timer(0.02, self._publish_joints)
-        self.create_timer(0.05, self._publish_images)
+        self._clock_publisher = self.create_publisher(Clock, '/clock', 1)
+        self.create_timer(JOINT_PERIOD, self._turn)
         self.image = np.full((48, 64, 3), 90, np.uint8)
 
+    def simulate(self):
+        """Go by simulated time from now on, and say so on /clock."""
+        self._simulated = 1000.0
+
     def now(self):
+        if self._simulated is not None:
+            return self._simulated
         return self.get_clock().now().nanoseconds * 1e-9
+
+    def live(self, seconds):
+        """Let so much time pass in which this process gets on; exactly that, when simulated."""
+        end = self.turns + round(seconds / JOINT_PERIOD)
+        assert wait_for(lambda: self.turns >= end)
+
+    def _turn(self):
+        self.turns += 1
+        if self._simulated is not None:
+            self._simulated += JOINT_PERIOD
+            self._clock_publisher.publish(Clock(clock=to_time(self._simulated)))
+        self._publish_joints()
+        if self.turns % 2:
+            self._publish_images()
 
     def _take(self, arm, part, message):
         values = np.array(message.data)
@@ -199,6 +260,8 @@ class FakeRobot(Node):
 
     def send(self, actions, delay=0.0, step=0.04, names=PROFILE.action_names):
         """Publish a chunk that starts ``delay`` seconds from now."""
+        # This node listens as well; the other one is the arms'.
+        assert wait_for(lambda: self._chunk_publisher.get_subscription_count() >= 2)
         start = self.now() + delay
         chunk = ActionChunk(np.asarray(actions), start, step, start, '', 'test')
         self._chunk_publisher.publish(chunk_to_message(chunk, names))
@@ -213,9 +276,13 @@ class FakeRobot(Node):
         recorded = self.recorded()
         return recorded[-1] if len(recorded) else None
 
+    def reported(self, node, text):
+        """Whether a report of a node had ``text`` in its message."""
+        return any(s.name.endswith(node) and text in s.message for s in list(self.reports))
+
     def report(self, node, key=None):
         """Newest report of a node, or one of its values; empty before the first."""
-        found = [s for s in self.reports if s.name.endswith(node)]
+        found = [s for s in list(self.reports) if s.name.endswith(node)]
         if not found:
             return DiagnosticStatus() if key is None else ''
         return found[-1] if key is None else {v.key: v.value for v in found[-1].values}[key]

@@ -14,15 +14,13 @@ from lifecycle_msgs.srv import ChangeState
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_means_hold_and_exit_0_within_2_s(graph, robot, wait, number):
     process = graph.process('arm_node', autostart=True)
-    assert wait(lambda: robot.last() is not None, 10.0)
+    assert wait(lambda: robot.last() is not None)
     robot.send([robot.pose + 0.02 * i for i in range(20)])
-    time.sleep(0.2)
-    started = time.monotonic()
+    robot.live(0.2)
     process.process.send_signal(number)
     time.sleep(0.15)
     process.process.send_signal(number)  # launch repeats what the terminal has sent already
-    assert process.wait(5.0) == 0
-    assert time.monotonic() - started < 2.0
+    assert process.wait_at_most(1.85) == 0
     output = ''.join(process.lines)
     assert 'deactivate done' in output and 'Traceback' not in output
 
@@ -31,18 +29,24 @@ def test_a_loaded_policy_leaves_within_2_s_too(graph, make_tiny_checkpoint):
     cameras = ('cam_high', 'cam_left_wrist', 'cam_right_wrist')
     checkpoint = make_tiny_checkpoint(platform={'robot': 'aloha_sim', 'cameras': cameras})
     process = graph.process('policy_node', autostart=True, checkpoint=checkpoint)
-    process.says('activate done', 60.0)
-    started = time.monotonic()
+    process.says('activate done')
     process.process.send_signal(signal.SIGTERM)
-    assert process.wait(5.0) == 0 and time.monotonic() - started < 2.0
+    assert process.wait_at_most(2.0) == 0
     process.says('shutdown done')
 
 
-def test_a_signal_before_the_start_ends_it_too(graph):
+def test_a_signal_before_the_node_is_there_ends_it_too(graph):
     process = graph.process('policy_node')
-    time.sleep(1.5)
+    process.minds_signals()
     process.process.send_signal(signal.SIGTERM)
-    assert process.wait(3.0) == 0
+    assert process.wait() == 0
+
+
+def test_a_signal_before_the_start_ends_it_too(graph, robot, wait):
+    process = graph.process('policy_node')
+    assert wait(robot.create_client(ChangeState, 'policy_node/change_state').service_is_ready)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.wait_at_most(2.0) == 0
 
 
 @pytest.mark.parametrize(
@@ -66,7 +70,7 @@ def test_a_signal_before_the_start_ends_it_too(graph):
 def test_bad_input_is_an_error_line_and_exit_2(graph, module, parameters, expected):
     extra = {} if module == 'sim_robot_node' else {'autostart': True}
     process = graph.process(module, **parameters, **extra)
-    assert process.wait(20.0) == 2
+    assert process.wait() == 2
     errors = [line for line in process.lines if '[ERROR]' in line]
     assert any(expected in line for line in errors), ''.join(process.lines)
     assert 'Traceback' not in ''.join(process.lines)
@@ -76,7 +80,7 @@ def test_a_parameter_file_that_is_none(graph, tmp_path):
     path = tmp_path / 'params.yaml'
     path.write_text('arm_node: [')
     process = graph.process('arm_node', files=[path])
-    assert process.wait(20.0) == 2
+    assert process.wait() == 2
     errors = [line for line in process.lines if '[ERROR]' in line]
     assert any('params.yaml' in line for line in errors), ''.join(process.lines)
     assert 'Traceback' not in ''.join(process.lines)
@@ -85,7 +89,7 @@ def test_a_parameter_file_that_is_none(graph, tmp_path):
 def test_a_failed_configure_without_autostart_leaves_it_unconfigured(graph, robot, wait):
     process = graph.process('arm_node', robot='r2d2')
     client = robot.create_client(ChangeState, 'arm_node/change_state')
-    assert client.wait_for_service(10.0)
+    assert wait(client.service_is_ready)
 
     def change(number):
         answer = client.call_async(ChangeState.Request(transition=Transition(id=number)))
@@ -94,10 +98,9 @@ def test_a_failed_configure_without_autostart_leaves_it_unconfigured(graph, robo
 
     assert not change(Transition.TRANSITION_CONFIGURE)
     process.says("configure failed: unknown robot 'r2d2'")
-    # A transition that is not allowed here must not end the process.
+    # A transition that is not allowed here must not end the process; requests are taken in order.
     client.call_async(ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVATE)))
-    time.sleep(0.5)
-    assert process.process.poll() is None
     assert not change(Transition.TRANSITION_CONFIGURE)
+    assert process.is_running
     process.process.send_signal(signal.SIGTERM)
-    assert process.wait(3.0) == 0
+    assert process.wait_at_most(2.0) == 0

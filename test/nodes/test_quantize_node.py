@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 
@@ -38,7 +37,7 @@ def watch(robot):
 
 def call(robot, wait, service):
     client = robot.create_client(Trigger, f'/quantize_node/{service}')
-    assert client.wait_for_service(10.0)
+    assert wait(client.service_is_ready)
     answer = client.call_async(Trigger.Request())
     assert wait(answer.done)
     return answer.result()
@@ -47,15 +46,16 @@ def call(robot, wait, service):
 def test_quantizes_reports_and_exits_0(graph, wait, watch, tiny_checkpoint, tmp_path):
     out = tmp_path / 'deployed'
     process = graph.process('quantize_node', checkpoint=tiny_checkpoint, out=out, method='rtn')
-    assert process.wait(60.0) == 0, ''.join(process.lines)
+    assert process.wait() == 0, ''.join(process.lines)
     assert PackedFolder.open(out).manifest.method == 'rtn'
+    # The process is gone, so whatever it did not see to arriving never comes.
     assert wait(lambda: watch['status'] and watch['status'][-1]['state'] == 'finished')
+    assert wait(lambda: any('finished' in status.message for status in watch['diagnostics']))
     last = watch['status'][-1]
     assert last['step'] == last['steps'] == len(PackedFolder.open(out).layers)
     assert last['stored_bits'] == pytest.approx(
         PackedFolder.open(out).manifest.stored_bits_per_weight
     )
-    assert any('finished' in status.message for status in watch['diagnostics'])
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_failure_is_an_error_line_and_exit_2(
     values = {'checkpoint': tiny_checkpoint, 'out': tmp_path / 'out', **parameters}
     values = {name: value for name, value in values.items() if value is not None}
     process = graph.process('quantize_node', **values)
-    assert process.wait(30.0) == 2, ''.join(process.lines)
+    assert process.wait() == 2, ''.join(process.lines)
     errors = [line for line in process.lines if '[ERROR]' in line]
     assert any(expected in line for line in errors), ''.join(process.lines)
     assert 'Traceback' not in ''.join(process.lines)
@@ -84,15 +84,15 @@ def test_failure_is_an_error_line_and_exit_2(
 
 
 class SlowJob:
-    """A pipeline that takes a step whenever it may, until it is cancelled."""
+    """A pipeline that takes steps for hours, until it is cancelled."""
 
     def __init__(self, error=None):
         self.error, self.ended = error, ''
 
     def __call__(self, job, progress):
-        progress.stage('quantizing', 1000)
+        progress.stage('quantizing', 1_000_000)
         try:
-            for index in range(1000):
+            for index in range(1_000_000):
                 time.sleep(0.01)
                 if self.error and index == 10:
                     raise self.error
@@ -128,7 +128,7 @@ def test_a_failure_is_kept_for_the_exit(graph, robot, wait, watch):
     assert wait(lambda: node.failure)
     assert node.failure == 'model.safetensors: is gone'
     assert wait(lambda: watch['status'][-1]['state'] == 'failed')
-    assert any(status.level == b'\x02' for status in watch['diagnostics'])
+    assert wait(lambda: any(status.level == b'\x02' for status in watch['diagnostics']))
 
 
 def test_start_with_a_missing_parameter_says_which(graph, robot, wait):
@@ -138,16 +138,13 @@ def test_start_with_a_missing_parameter_says_which(graph, robot, wait):
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_within_2_s(graph, make_tiny_checkpoint, tmp_path, number):
+def test_a_signal_ends_it_within_2_s(graph, wait, watch, make_tiny_checkpoint, tmp_path, number):
     checkpoint = make_tiny_checkpoint()
     process = graph.process(
         'quantize_node', checkpoint=checkpoint, out=tmp_path / 'out', settings='rounds=4000'
     )
-    process.says('running', 30.0)
-    time.sleep(1.0)
-    started = time.monotonic()
-    os.kill(process.process.pid, number)
-    assert process.wait(5.0) == 0
-    assert time.monotonic() - started < 2.0
+    assert wait(lambda: any(s['stage'] == 'quantizing' for s in watch['status']))
+    process.process.send_signal(number)
+    assert process.wait_at_most(2.0) == 0
     assert not (tmp_path / 'out').exists()
     assert 'Traceback' not in ''.join(process.lines)

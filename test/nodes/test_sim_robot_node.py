@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -23,7 +22,8 @@ from hbvla_ros.vla.platform import ALOHA
 
 CAMERAS = ('cam_high', 'cam_left_wrist', 'cam_right_wrist')
 LATCHED = QoSProfile(depth=5, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-SENSOR = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+# Deep enough for an operator that was held up for long.
+SENSOR = QoSProfile(depth=1000, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class Operator(Node):
@@ -36,7 +36,7 @@ class Operator(Node):
             (Clock, '/clock', SENSOR),
             (JointState, 'left/joint_states', SENSOR),
             (JointState, 'right/joint_states', SENSOR),
-            (Float64MultiArray, 'left/commands', 10),
+            (Float64MultiArray, 'left/commands', 1000),
             (String, 'instruction', LATCHED),
             (Bool, 'sim_robot_node/success', LATCHED),
             (Int32, 'sim_robot_node/stage', LATCHED),
@@ -56,8 +56,19 @@ class Operator(Node):
             return ''
         return message.message if key is None else {v.key: v.value for v in message.values}[key]
 
+    def stamps(self, topic):
+        return [to_seconds(message.header.stamp) for message in list(self.heard[topic])]
+
     def time(self):
         return to_seconds(self.last('/clock').clock)
+
+    def instructed(self):
+        return self.last('instruction').data if self.last('instruction') else ''
+
+    def live(self, seconds, wait):
+        """Let so much simulated time pass."""
+        end = self.time() + seconds
+        assert wait(lambda: self.time() >= end)
 
     def pose(self, profile):
         parts = [observed_pose(a, self.last(a.state_topic)) for a in profile.arms]
@@ -72,26 +83,25 @@ def operator(graph):
 @pytest.fixture
 def simulator(graph, operator, wait):
     process = graph.process('sim_robot_node', seed=3, settle=0.3)
-    process.says('simulated aloha_sim is running', 60.0)
-    assert wait(lambda: operator.status() == 'running', 10.0)
+    process.says('simulated aloha_sim is running')
+    assert wait(lambda: operator.status() == 'running')
+    assert wait(lambda: operator.instructed().startswith('put the '))
     return process
 
 
 def test_it_looks_like_a_robot(simulator, operator, profile, wait):
-    assert wait(lambda: all(operator.heard[f'{n}/image/compressed'] for n in CAMERAS))
-    counts = {topic: len(messages) for topic, messages in operator.heard.items()}
-    start = operator.time()
-    assert wait(lambda: operator.time() >= start + 1.0, 10.0)
-    elapsed = operator.time() - start
-    for topic, rate in (
-        ('/clock', 50),
-        ('left/joint_states', 50),
-        ('cam_high/image/compressed', 25),
-    ):
-        got = len(operator.heard[topic]) - counts[topic]
-        assert got == pytest.approx(rate * elapsed, rel=0.2), topic
-    times = [to_seconds(message.clock) for message in operator.heard['/clock']]
-    np.testing.assert_allclose(np.diff(times), 0.02, atol=1e-6)
+    # In simulated time, which a machine with other work does not disturb: a message may be lost
+    # on the way to whoever was held up, but what comes is stamped at the rate of its source.
+    periods = {'left/joint_states': 0.02, 'right/joint_states': 0.02}
+    periods.update({f'{name}/image/compressed': 0.04 for name in CAMERAS})
+    assert wait(lambda: all(len(operator.heard[topic]) > 25 for topic in ['/clock', *periods]))
+    stamps = {topic: operator.stamps(topic) for topic in periods}
+    stamps['/clock'] = [to_seconds(message.clock) for message in list(operator.heard['/clock'])]
+    for topic, times in stamps.items():
+        period = periods.get(topic, 0.02)
+        steps = np.diff(times) / period
+        np.testing.assert_allclose(steps, np.round(steps), atol=1e-4, err_msg=topic)
+        assert steps.min() > 0.5 and np.median(steps) == pytest.approx(1.0, abs=1e-4), topic
     for name in CAMERAS:
         image = decode_image(operator.last(f'{name}/image/compressed'))
         assert image.shape == (128, 128, 3) and image.std() > 5
@@ -100,17 +110,21 @@ def test_it_looks_like_a_robot(simulator, operator, profile, wait):
 
 
 def test_episode_topic_and_reset_service_start_over(simulator, operator, wait):
-    first = operator.last('instruction').data
-    assert first.startswith('put the ') and operator.status('seed') == '3'
+    assert operator.status('seed') == '3'
     before = operator.time()
     assert wait(lambda: operator.episodes.get_subscription_count() == 1)
     operator.episodes.publish(UInt64(data=2_000_001))
     assert wait(lambda: operator.status('seed') == '2000001' and operator.status() == 'running')
-    said = [message.data for message in operator.heard['instruction']]
-    assert said[-2] == '' and said[-1].startswith('put the ')
+
+    def said():
+        return [message.data for message in list(operator.heard['instruction'])]
+
+    assert wait(lambda: said()[-2:-1] == [''] and said()[-1].startswith('put the '))
     assert operator.time() > before, 'simulated time never goes back'
-    assert operator.status('success') == '0' and not operator.last('sim_robot_node/success').data
+    assert operator.status('success') == '0'
+    assert wait(lambda: not operator.last('sim_robot_node/success').data)
     client = operator.create_client(Trigger, 'sim_robot_node/reset')
+    assert wait(client.service_is_ready)
     answer = client.call_async(Trigger.Request())
     assert wait(answer.done) and answer.result().message == 'seed 2000001'
 
@@ -125,14 +139,14 @@ def test_commands_move_the_arms_and_nonsense_does_not(simulator, operator, profi
         publisher.publish(ForwardCommand(arm).build(target, 0.0))
         return np.abs(operator.pose(profile)[:7] - target).max() < 0.06
 
-    assert wait(arrived, 10.0)
+    assert wait(arrived)
     publisher.publish(Float64MultiArray(data=[float('nan')] * 7))
     simulator.says('command ignored: left/commands: command is not finite')
     publisher.publish(Float64MultiArray(data=[0.0]))
-    time.sleep(0.3)
+    operator.live(0.3, wait)
     assert np.abs(operator.pose(profile)[:7] - target).max() < 0.06
     simulator.process.send_signal(signal.SIGTERM)
-    assert simulator.wait(10.0) == 0
+    assert simulator.wait() == 0
 
 
 def test_policy_arm_and_simulator_as_processes(
@@ -142,22 +156,20 @@ def test_policy_arm_and_simulator_as_processes(
     checkpoint = make_tiny_checkpoint(platform=platform)
     simulator = graph.process('sim_robot_node', seed=3, settle=0.3)
     arms = graph.process('arm_node', autostart=True, use_sim_time=True)
-    policy = graph.process(
-        'policy_node',         autostart=True, use_sim_time=True, checkpoint=checkpoint,
-    )  # fmt: skip
+    policy = graph.process('policy_node', autostart=True, use_sim_time=True, checkpoint=checkpoint)
     for process in (simulator, arms, policy):
-        process.says('is running' if process is simulator else 'activate done', 60.0)
+        process.says('is running' if process is simulator else 'activate done')
     topics = ['left/commands', *(arm.state_topic for arm in profile.arms)]
-    assert wait(lambda: all(operator.heard[topic] for topic in topics), 20.0)
+    assert wait(lambda: all(operator.heard[topic] for topic in topics))
     start = operator.pose(profile)
 
     def moved():
         return np.abs(operator.pose(profile) - start).max() > 0.15
 
-    assert wait(moved, 20.0), 'a random policy moves somewhere'
+    assert wait(moved), 'a random policy moves somewhere'
     # A policy that dies in the middle leaves arms that hold.
     policy.process.kill()
-    time.sleep(ALOHA.chunk * ALOHA.step + 0.5)
+    operator.live(ALOHA.chunk * ALOHA.step + 0.5, wait)
     before = np.array(operator.last('left/commands').data)
     count = len(operator.heard['left/commands'])
     assert wait(lambda: len(operator.heard['left/commands']) > count + 10)
@@ -168,4 +180,4 @@ def test_policy_arm_and_simulator_as_processes(
     assert (np.abs(np.diff(commands[:, :6], axis=0)) <= limits).all()
     for process in (arms, simulator):
         process.process.send_signal(signal.SIGINT)
-        assert process.wait(10.0) == 0, ''.join(process.lines)
+        assert process.wait() == 0, ''.join(process.lines)
