@@ -26,6 +26,11 @@ Vector = NDArray[np.float64]
 _NANOSECONDS = 1_000_000_000
 # Images whose arrival is remembered: at 25 Hz four seconds, longer than any chunk takes.
 _IMAGES = 100
+# Messages of one topic that may wait: on a machine with other work this program is held up, and
+# a motion must not have holes for it. At 50 Hz ten seconds.
+_WAITING = 500
+# Between two stamps of one instant that were rounded differently, s.
+_ROUNDING = 1e-3
 
 
 class EpisodeRecorder:
@@ -40,12 +45,14 @@ class EpisodeRecorder:
     """
 
     def __init__(self, node: Node, profile: RobotProfile) -> None:
-        """Subscribe, best effort: hearing late is worse here than not hearing."""
+        """Subscribe, best effort, so that nothing the robot does waits for this program."""
         self._node, self._profile = node, profile
         self.clock, self.clock_heard = 0.0, time.monotonic()
         self._arrivals: OrderedDict[int, float] = OrderedDict()
+        self._newest = dict.fromkeys((arm.name for arm in profile.arms), 0.0)
         self.clear()
         quality = QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
+        motion = QoSProfile(depth=_WAITING, reliability=ReliabilityPolicy.BEST_EFFORT)
         node.create_subscription(ClockMessage, '/clock', self._receive_clock, quality)
         node.create_subscription(JointTrajectory, 'action_chunks', self._receive_chunk, quality)
         camera = profile.cameras[0]
@@ -56,13 +63,13 @@ class EpisodeRecorder:
             part, adapter = slice(first, first + len(arm.names)), make_adapter(arm)
             first = part.stop
             node.create_subscription(
-                JointState, arm.state_topic, partial(self._receive_joints, arm, part), quality
+                JointState, arm.state_topic, partial(self._receive_joints, arm, part), motion
             )
             node.create_subscription(
                 adapter.message_type,
                 arm.command_topic,
                 partial(self._receive_command, adapter, part),
-                quality,
+                motion,
             )
 
     def clear(self) -> None:
@@ -71,6 +78,10 @@ class EpisodeRecorder:
         self.latencies: list[float] = []
         self._poses: dict[int, Vector] = {}
         self._commands: list[tuple[float, slice, Vector]] = []
+
+    def has_heard_until(self, end: float) -> bool:
+        """Whether the joint states of every arm have been heard up to the time ``end`` in s."""
+        return min(self._newest.values()) >= end - _ROUNDING
 
     def trace(self, start: float, end: float) -> dict[str, NDArray[np.float64]]:
         """Times (T,) since ``start``, commands (T, A) in force and positions (T, A) measured.
@@ -126,6 +137,7 @@ class EpisodeRecorder:
         size = len(self._profile.action_names)
         pose = self._poses.setdefault(_nanoseconds(message), np.full(size, np.nan))
         pose[part] = values
+        self._newest[arm.name] = to_seconds(message.header.stamp)
 
     def _receive_command(self, adapter: CommandAdapter, part: slice, message: Any) -> None:
         try:

@@ -33,8 +33,12 @@ from hbvla_ros.nodes.episode_recorder import EpisodeRecorder
 NAME = 'episode_runner'
 SIMULATOR = 'sim_robot_node'
 _MANAGED = ('policy_node', 'arm_node')
-_START_SECONDS = 120.0
+_START_SECONDS = 300.0
 _RESET_SECONDS = 15.0
+# A runner that is held up while the scene settles has missed the start, and begins once more.
+_RESETS = 3
+# For the last joint states of an episode to arrive after the news that it is over.
+_LAST_SECONDS = 5.0
 # Without a tick of simulated time for so long, nothing will come any more.
 _STALL_SECONDS = 15.0
 # Simulated time in which a policy must have sent its first chunk.
@@ -79,7 +83,8 @@ class EpisodeRunner(Node):
 
         def ready() -> bool:
             active = all(self._states.get(name) == 'active' for name in _MANAGED)
-            return active and bool(self._status) and self._seeds.get_subscription_count() > 0
+            known = self._seeds.get_subscription_count() > 0 and self._arms.service_is_ready()
+            return active and bool(self._status) and known
 
         if not self._wait(ready, _START_SECONDS):
             late = [name for name in _MANAGED if self._states.get(name) != 'active']
@@ -97,26 +102,26 @@ class EpisodeRunner(Node):
         start = float(self._status['time']) - float(self._status['elapsed'])
         began, since = self._recorder.clock, self._recorder.clock_heard
         self._wait(self._is_over, None)
-        simulated = self._recorder.clock - began
-        end, success = float(self._status['time']), self._status['success'] == '1'
-        trace = self._recorder.trace(start, end)
+        status, recorder = self._status, self._recorder
+        end = float(status['time'])
         path = folder / f'episode_{seed}.npz'
-        np.savez(path, **trace)  # type: ignore[arg-type]
-        return {
+        result = {
             'seed': seed,
-            'instruction': self._status['instruction'],
-            'success': success,
-            'stage': int(self._status['stage']),
+            'instruction': status['instruction'],
+            'success': status['success'] == '1',
+            'stage': int(status['stage']),
             'duration': end - start,
-            'chunks': self._recorder.chunks,
-            'latencies': self._recorder.latencies,
+            'chunks': recorder.chunks,
+            'latencies': list(recorder.latencies),
             'trace': str(path),
-            'real_time_factor': simulated / max(self._recorder.clock_heard - since, 1e-6),
+            'real_time_factor': (recorder.clock - began) / max(recorder.clock_heard - since, 1e-6),
         }
+        self._wait(lambda: recorder.has_heard_until(end), _LAST_SECONDS)
+        np.savez(path, **recorder.trace(start, end))  # type: ignore[arg-type]
+        return result
 
     def _begin(self, seed: int) -> None:
         """Reset the simulation and wait until its scene has settled."""
-        self._seeds.publish(UInt64(data=seed))
         wanted = self._wanted = str(seed)
 
         def settling() -> bool:
@@ -125,11 +130,16 @@ class EpisodeRunner(Node):
         def settled() -> bool:
             return self._status['seed'] == wanted and bool(self._status['instruction'])
 
-        heard = self._wait(settling, _RESET_SECONDS) and self._rest_the_arms()
-        # From here on everything heard belongs to this episode; the trace leaves out the rest.
-        self._recorder.clear()
-        if not heard or not self._wait(settled, None):
-            raise HbvlaError(f'{SIMULATOR}: does not start the episode of seed {seed}')
+        for _ in range(_RESETS):
+            self._seeds.publish(UInt64(data=seed))
+            heard = self._wait(settling, _RESET_SECONDS) and self._rest_the_arms()
+            if heard and settling():
+                # From here on everything heard belongs to this episode, but for the last of the
+                # settling, which the trace leaves out.
+                self._recorder.clear()
+                self._wait(settled, None)
+                return
+        raise HbvlaError(f'{SIMULATOR}: does not start the episode of seed {seed}')
 
     def _rest_the_arms(self) -> bool:
         """The reset moved the arms as a hand would: what they held before no longer counts."""

@@ -32,6 +32,8 @@ def test_episodes_run_over_dds_and_are_recorded(make_tiny_checkpoint):
         make_tiny_checkpoint('random', platform=SIMULATED),
         evaluation_seeds(2, 40),
         max_seconds=1.6,
+        # A machine with other work, too, is to infer several times within 1.6 simulated seconds.
+        real_time_factor=0.5,
         progress=seen.append,
         status=said.append,
     )
@@ -41,9 +43,9 @@ def test_episodes_run_over_dds_and_are_recorded(make_tiny_checkpoint):
     assert any('seed 3000041' in text for text in said)
     for one in evaluation.episodes:
         assert one.instruction.startswith('put the ') and not one.success
-        assert 1.6 <= one.duration < 2.2
+        assert 1.6 <= one.duration < 3.0
         # A chunk of ten rows is replanned at half, so about five a second.
-        assert 3 <= one.chunks <= 15
+        assert 3 <= one.chunks <= 10 * one.duration
         assert len(one.latencies) >= one.chunks - 1 and 0 < min(one.latencies) < 1.0
         trace = one.trace
         assert trace.times[0] == pytest.approx(0.0, abs=1e-6)
@@ -53,7 +55,8 @@ def test_episodes_run_over_dds_and_are_recorded(make_tiny_checkpoint):
         # The arms are where they start from, then they are commanded away and follow.
         assert np.abs(trace.commands[0] - trace.positions[0])[:6].max() < 0.05
         assert np.abs(trace.positions[-1] - trace.positions[0]).max() > 0.05
-    assert 0.3 < evaluation.settings['achieved_real_time_factor'] < 1.1
+    least = 1.6 / evaluation.wall_seconds
+    assert least < evaluation.settings['achieved_real_time_factor'] < 0.7
     assert graphs() <= before
 
 
