@@ -189,7 +189,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
         '    tell(self, name)\n'
         '    if name.endswith("featurizer.blocks.1.attn.qkv"):\n'
         '        print("waiting", flush=True)\n'
-        '        time.sleep(60)\n'
+        '        time.sleep(600)\n'
         'LayerQuantizer.tell = slow\n'
         'from hbvla_ros.cli.main import main\n'
         'sys.exit(main(sys.argv[1:]))\n'
@@ -204,7 +204,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(
     assert process.stdout is not None and process.stderr is not None
     assert process.stdout.readline() == 'waiting\n'
     process.send_signal(signal.SIGTERM)
-    assert process.wait(30) == 130
+    assert process.wait(180) == 130
     line = 'hbvla: stopped after 5 of 30 layers; go on with the same command and --resume'
     assert process.stderr.read().strip().splitlines()[-1] == line
     assert sorted(path.name for path in tmp_path.iterdir()) == ['out.partial', 'tiny']

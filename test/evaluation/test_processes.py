@@ -20,12 +20,12 @@ OBEDIENT = (
     'import signal, sys, time\n'
     'signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n'
     'print("ready", flush=True)\n'
-    'time.sleep(60)'
+    'time.sleep(600)'
 )
 STUBBORN = OBEDIENT.replace('lambda *_: sys.exit(0)', 'signal.SIG_IGN')
 
 
-def wait_for(condition, seconds=20.0):
+def wait_for(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, 'waited too long'
@@ -83,7 +83,7 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path):
         'while "ready" not in child.tail():\n'
         '    time.sleep(0.02)\n'
         'print(child.process.pid, flush=True)\n'
-        'time.sleep(60)'
+        'time.sleep(600)'
     )
     parent = subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -105,10 +105,13 @@ def test_interrupt_of_the_terminal_does_not_reach_the_children(tmp_path):
 def test_domain_in_use_is_not_chosen(monkeypatch):
     import socket
 
-    monkeypatch.setattr(processes, '_DOMAINS', range(40, 42))
+    # Two that no other program uses at present.
+    used = free_domain()
+    other = next(domain for domain in iter(free_domain, used))
+    monkeypatch.setattr(processes, '_DOMAINS', (used, other))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(('127.0.0.1', 7400 + 250 * 40 + 10))
-        assert {free_domain() for _ in range(20)} == {41}
+        taken.bind(('127.0.0.1', 7400 + 250 * used + 10))
+        assert {free_domain() for _ in range(20)} == {other}
 
 
 def test_nodes_stay_on_this_machine(monkeypatch):
