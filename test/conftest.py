@@ -13,7 +13,7 @@ import pytest
 import simplejpeg
 import tokenizers
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tokenizers import models, pre_tokenizers, processors
@@ -23,8 +23,14 @@ from hbvla_ros.vla.export import save_checkpoint
 from hbvla_ros.vla.network import OpenVLANetwork
 from hbvla_ros.vla.platform import ALOHA
 
-# The same examples in every run: a change fails because of itself, not of the draw.
-settings.register_profile('repeatable', derandomize=True, deadline=None)
+# The same examples in every run: a change fails because of itself, not of the draw, and not
+# because the machine is slow.
+settings.register_profile(
+    'repeatable',
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile('repeatable')
 
 WORDS = ('<unk> <s> </s> <empty> In : What action should the robot take to ? Out put red green '

@@ -25,7 +25,7 @@ _PROBE = (
     'model = mujoco.MjModel.from_xml_string("<mujoco/>")\n'
     'mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)\n'
 )
-_PROBE_SECONDS = 60
+_PROBE_SECONDS = 120
 _SLOW_FLAGS = (
     mujoco.mjtRndFlag.mjRND_SHADOW,
     mujoco.mjtRndFlag.mjRND_REFLECTION,

@@ -123,12 +123,14 @@ def test_closing_allows_a_new_start(simulation):
 
 
 def test_rendering_is_fast_enough_for_closed_loop(simulation):
-    simulation.render()
-    start = time.perf_counter()
-    for _ in range(10):
+    def seconds():
+        start = time.perf_counter()
         simulation.render()
-    # About 5 ms on one idle core; with shadows on it would be some 300 ms.
-    assert (time.perf_counter() - start) / 10 < 0.1
+        return time.perf_counter() - start
+
+    # About 5 ms on one idle core; with shadows on it would be some 300 ms. The quickest counts:
+    # whatever else the machine does makes others slower, and none quicker.
+    assert min(seconds() for _ in range(10)) < 0.1
 
 
 def broken_environment(tmp_path, **more):
@@ -152,7 +154,7 @@ def test_no_backend_is_one_line_that_names_the_packages(tmp_path, asked):
         env=broken_environment(tmp_path, MUJOCO_GL=asked),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert outcome.returncode == 2, outcome.stderr
     lines = outcome.stdout.splitlines()
@@ -170,6 +172,6 @@ def test_physics_needs_no_backend(tmp_path):
         env=broken_environment(tmp_path, MUJOCO_GL='osmesa'),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert outcome.stdout.strip() == '0.04', outcome.stderr
