@@ -93,7 +93,7 @@ def run_episodes(graph, wait, seeds, **parameters):
     for seed in seeds:
         if watcher.status.get('seed') != str(seed):
             watcher.episodes.publish(UInt64(data=seed))
-        assert wait(lambda s=seed: watcher.is_over(s), 60.0), watcher.status
+        assert wait(lambda s=seed: watcher.is_over(s), 600.0), watcher.status
         successes.append(watcher.status['success'] == '1')
     return np.array(successes), arms
 
