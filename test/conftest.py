@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile('repeatable')
+
+# One thread each, in this process and in those it starts: on cores that have other work the
+# threads of one small computation wait for each other in loops, for up to a hundred times as long.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
 
 WORDS = ('<unk> <s> </s> <empty> In : What action should the robot take to ? Out put red green '
          'cube into bucket').split()  # fmt: skip
