@@ -19,7 +19,7 @@ from hbvla_ros.quantization.hessian import relative_error
 from hbvla_ros.quantization.memory import WHOLE_NETWORK_PARAMETERS
 from hbvla_ros.quantization.progress import Progress
 from hbvla_ros.quantization.refinable import float_scales, with_stored_scales
-from hbvla_ros.quantization.refinement import LEARNING_RATE, Refined, refine
+from hbvla_ros.quantization.refinement import FRAMES_PER_STEP, LEARNING_RATE, Refined, refine
 from hbvla_ros.quantization.request import Plan
 from hbvla_ros.quantization.result import action_error
 from hbvla_ros.quantization.resume import WorkFolder
@@ -149,5 +149,6 @@ def describe_refinement(plan: Plan, before: dict[str, Any] | None) -> dict[str, 
     return {
         'steps': plan.refine,
         'learning_rate': LEARNING_RATE,
+        'frames_per_step': FRAMES_PER_STEP,
         'relative_rms_before': error,
     }
