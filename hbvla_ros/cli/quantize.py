@@ -115,9 +115,9 @@ def _add_refinement(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar='STEPS',
-        help='after quantization, tune all scales together on the actions of the calibration '
-        'frames, for so many gradient steps (default 0: none); the whole network must fit into '
-        'memory',
+        help='after quantization, tune all but the signs together on the actions of the '
+        'calibration frames, for so many gradient steps (default 0: none); the whole network '
+        'must fit into memory',
     )
 
 
