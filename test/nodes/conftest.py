@@ -36,7 +36,7 @@ START = PROFILE.start_pose
 
 
 # Only a test that fails waits for so long, s; a machine with other work may need most of it.
-PATIENCE = 120.0
+PATIENCE = 300.0
 # Period of the fake robot's joint states, s.
 JOINT_PERIOD = 0.02
 
@@ -98,6 +98,14 @@ class Process:
         self._reader.join(PATIENCE)
         return status
 
+    def end(self):
+        """Wait for a process that was asked to leave, and kill it if it does not."""
+        try:
+            self.process.wait(30.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
     def wait_at_most(self, seconds):
         """Exit status of a process that ends within so many seconds that the machine gave it.
 
@@ -156,17 +164,20 @@ class Graph:
         return process
 
     def close(self):
+        # Asked and not killed: whoever is killed leaves shared memory to the graphs after this one.
         for process in self._processes:
-            if process.process.poll() is None:
-                process.process.kill()
-                process.process.wait()
+            if process.is_running:
+                process.process.terminate()
+        for process in self._processes:
+            process.end()
         self._stopping = True
         self._thread.join()
         for node in self._nodes:
             if hasattr(node, 'stop'):
                 node.stop()
-            node.destroy_node()
         self.executor.shutdown()
+        for node in self._nodes:
+            node.destroy_node()
         rclpy.shutdown(context=self.context)
 
 
