@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
+from rclpy.clock import ClockType
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
@@ -160,16 +163,20 @@ def test_chunks_are_executed_in_real_time_too(graph, robot, profile, wait):
     assert_safe(robot.recorded(), profile)
 
 
-def test_command_rate_is_the_profiles(graph, robot, profile, wait):
+def test_command_rate_is_the_profiles(robot, arms, profile):
+    before = len(robot.recorded())
+    robot.live(2.0)
+    assert len(robot.recorded()) - before == pytest.approx(2.0 * profile.control_rate, abs=6)
+
+
+def test_in_real_time_the_tick_is_on_a_clock_that_nobody_sets(graph, robot, profile, wait):
     node = graph.add(ArmNode)
     node.start()
-    assert wait(lambda: robot.last() is not None)
-    # Another timer of this process, which is as late as the node's whenever the process is.
-    counts = []
-    period = 1.0 / profile.control_rate
-    robot.create_timer(period, lambda: counts.append(len(robot.commands['left'])))
-    assert wait(lambda: len(counts) > 50)
-    assert counts[50] - counts[0] == pytest.approx(50, abs=6)
+    assert node._tick_timer.clock.clock_type == ClockType.STEADY_TIME
+    assert node._tick_timer.timer_period_ns == pytest.approx(1e9 / profile.control_rate)
+    began, before = time.monotonic(), len(robot.recorded())
+    assert wait(lambda: len(robot.recorded()) > before + 25)
+    assert time.monotonic() - began > 0.9 * 25 / profile.control_rate
 
 
 def test_chunk_that_is_not_finite_moves_nothing(robot, arms, profile, wait):
