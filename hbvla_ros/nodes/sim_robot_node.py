@@ -57,7 +57,7 @@ TABLE = (
     ),
 )
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-_RESET_TIMEOUT = 5.0
+_RESET_TIMEOUT = 10.0
 _STOP_TIMEOUT = 1.0
 
 

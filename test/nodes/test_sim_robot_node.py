@@ -82,7 +82,8 @@ def operator(graph):
 
 @pytest.fixture
 def simulator(graph, operator, wait):
-    process = graph.process('sim_robot_node', seed=3, settle=0.3)
+    # Long enough for an operator that was held up to hear that there is no instruction meanwhile.
+    process = graph.process('sim_robot_node', seed=3, settle=1.0)
     process.says('simulated aloha_sim is running')
     assert wait(lambda: operator.status() == 'running')
     assert wait(lambda: operator.instructed().startswith('put the '))
