@@ -21,13 +21,17 @@ SIMULATED = {
 }
 
 
-def graphs() -> set[Path]:
-    """Log folders of graphs; each running graph has one."""
-    return set(Path(tempfile.gettempdir()).glob('hbvla-graph-*'))
+@pytest.fixture
+def logs(tmp_path, monkeypatch) -> Path:
+    """Where this test's graphs have their log folders, and those of no other program."""
+    folder = tmp_path / 'temporary'
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(folder))
+    return folder
 
 
-def test_episodes_run_over_dds_and_are_recorded(make_tiny_checkpoint):
-    before, seen, said = graphs(), [], []
+def test_episodes_run_over_dds_and_are_recorded(make_tiny_checkpoint, logs):
+    seen, said = [], []
     evaluation = evaluate_over_ros(
         make_tiny_checkpoint('random', platform=SIMULATED),
         evaluation_seeds(2, 40),
@@ -57,27 +61,26 @@ def test_episodes_run_over_dds_and_are_recorded(make_tiny_checkpoint):
         assert np.abs(trace.positions[-1] - trace.positions[0]).max() > 0.05
     least = 1.6 / evaluation.wall_seconds
     assert least < evaluation.settings['achieved_real_time_factor'] < 0.7
-    assert graphs() <= before
+    assert not list(logs.iterdir())
 
 
-def test_a_node_that_dies_is_one_line_with_its_last_words(tmp_path, monkeypatch):
-    # The logs are kept for whoever reads the error.
-    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+def test_a_node_that_dies_is_one_line_with_its_last_words(tmp_path, logs):
     with pytest.raises(
         HbvlaError, match='policy_node ended with status 2: .*nowhere.*see '
     ) as caught:
         evaluate_over_ros(tmp_path / 'nowhere', evaluation_seeds(1, 0))
+    # The logs are kept for whoever reads the error.
     log = Path(str(caught.value).rpartition('see ')[2])
+    assert logs in log.parents
     assert 'no such checkpoint' in log.read_text()
 
 
-def test_seeds_and_task_are_checked_before_anything_starts(tmp_path):
-    before = graphs()
+def test_seeds_and_task_are_checked_before_anything_starts(tmp_path, logs):
     with pytest.raises(HbvlaError, match='none twice'):
         evaluate_over_ros(tmp_path, [3_000_000, 3_000_000])
     with pytest.raises(HbvlaError, match="task 'fold'"):
         evaluate_over_ros(tmp_path, [3_000_000], task='fold')
-    assert graphs() == before
+    assert not list(logs.iterdir())
 
 
 def test_parameters_survive_the_command_line():
