@@ -188,7 +188,7 @@ def test_measures_a_quantization_in_a_process_of_its_own(tmp_path: Path) -> None
     assert result['method'] == 'signplane:1:fast' and result['frames'] == 1
     assert result['options']['planes'] == 1 and result['shape']['width_divisor'] == 64
     assert {'checking weights', 'quantizing', 'last block and writing'} <= result['stages'].keys()
-    assert sum(result['stages'].values()) == pytest.approx(result['seconds'], abs=0.1)
+    assert sum(result['stages'].values()) == pytest.approx(result['seconds'], rel=0.2)
     counts = {row['type']: row['layers'] for row in result['layer_types']}
     assert counts['decoder down_proj'] == 2 and counts['SigLIP qkv'] == 1 and len(counts) == 15
     assert [row['built'] for row in result['blocks']] == [1, 1, 2]
