@@ -17,11 +17,12 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from hbvla_ros.sim import kinematics, scene
-from hbvla_ros.sim.arms import ARMS
-from hbvla_ros.sim.experts.pick_place import PickPlaceExpert
+from hbvla_ros.sim.arms import ACTION_SIZE, ARMS, START_ACTION
+from hbvla_ros.sim.experts.base import Expert
+from hbvla_ros.sim.experts.registry import make_expert
 from hbvla_ros.sim.objects import OBJECTS
 from hbvla_ros.sim.perturbation import CommandPerturbation
-from hbvla_ros.sim.simulation import ACTION_SIZE, START_ACTION, AlohaSimulation
+from hbvla_ros.sim.simulation import AlohaSimulation
 
 CHUNK = 16
 LABEL_EVERY = 3
@@ -78,7 +79,7 @@ class Episode:
 
 
 def expert_chunk(
-    simulation: AlohaSimulation, expert: PickPlaceExpert, rows: int = CHUNK
+    simulation: AlohaSimulation, expert: Expert, rows: int = CHUNK
 ) -> NDArray[np.float64]:
     """The (rows, 14) commands of the undisturbed expert from this state, which is kept."""
     chunk = np.empty((rows, ACTION_SIZE))
@@ -94,12 +95,14 @@ def expert_chunk(
 
 def auxiliary_targets(simulation: AlohaSimulation) -> NDArray[np.float64]:
     """What the images show, in numbers; one value (m or 0/1) per ``AUXILIARY_NAMES``."""
-    objects = simulation.object_positions()
+    view = simulation.view
+    objects = view.positions([kind.name for kind in OBJECTS])
     tips = simulation.tip_positions()
-    chosen = np.eye(len(objects))[simulation.target]
-    relative = objects[simulation.target] - tips
+    name = simulation.task.target(view, simulation.layout)
+    chosen = np.array([float(kind.name == name) for kind in OBJECTS])
+    relative = (view.position(name) if name is not None else np.zeros(3)) - tips
     return np.concatenate(
-        [objects.ravel(), simulation.bucket_position(), tips.ravel(), chosen, relative.ravel()]
+        [objects.ravel(), view.position('bucket'), tips.ravel(), chosen, relative.ravel()]
     )
 
 
@@ -116,7 +119,7 @@ def record_episode(simulation: AlohaSimulation, seed: int, images: bool = True) 
     """
     random = np.random.default_rng((seed, 1))
     simulation.reset(seed, joints=_start_pose(random))
-    expert = PickPlaceExpert(simulation)
+    expert = make_expert(simulation)
     perturbation = CommandPerturbation(random)
     recorder = _Recorder(simulation, expert, images)
     # The first label falls on any of the first steps, so that labels cover all of them.
@@ -154,7 +157,7 @@ def _start_pose(random: np.random.Generator) -> NDArray[np.float64] | None:
 class _Recorder:
     """Collects the labelled steps of one episode."""
 
-    def __init__(self, simulation: AlohaSimulation, expert: PickPlaceExpert, images: bool) -> None:
+    def __init__(self, simulation: AlohaSimulation, expert: Expert, images: bool) -> None:
         self._simulation = simulation
         self._expert = expert
         self._jpegs: dict[str, list[bytes]] = {name: [] for name in scene.CAMERAS if images}
