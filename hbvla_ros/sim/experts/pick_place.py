@@ -9,6 +9,7 @@ section 2.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,7 +29,7 @@ RELEASE_HEIGHT = 0.105
 
 
 class PickPlaceExpert:
-    """Commands for both arms; serves every task that asks for objects in the bucket."""
+    """Commands for both arms, from the state of a simulation."""
 
     def __init__(self, simulation: AlohaSimulation) -> None:
         """Watch ``simulation``; nothing else is remembered."""
@@ -41,31 +42,42 @@ class PickPlaceExpert:
         name = simulation.task.target(view, simulation.layout)
         if name is None or inside(view.position(name), view.position(BUCKET.name)):
             return put_into_bucket(simulation, None)
-        return put_into_bucket(simulation, view.position(name))
+        return put_into_bucket(simulation, Delivery(view.position(name)))
 
 
-def put_into_bucket(
-    simulation: AlohaSimulation, target: NDArray[np.float64] | None
-) -> NDArray[np.float64]:
-    """The (14,) command that brings an object into the bucket.
+@dataclass(frozen=True)
+class Delivery:
+    """What is to be brought into the bucket.
 
-    Args:
-        simulation: the scene of now, with a bucket in it.
-        target: (3,) where the object is, m; None sends both arms home.
+    Attributes:
+        target: (3,) where the object is, m.
+        place: (3,) above which place it is released, m; None stands for the middle.
+        stuck: whether it rests on something else in the bucket and must be taken again.
+    """
+
+    target: NDArray[np.float64]
+    place: NDArray[np.float64] | None = None
+    stuck: bool = False
+
+
+def put_into_bucket(simulation: AlohaSimulation, delivery: Delivery | None) -> NDArray[np.float64]:
+    """The (14,) command that brings an object into the bucket; None sends both arms home.
+
+    The scene must hold a bucket.
     """
     measured = simulation.joint_positions()
     velocities = simulation.joint_velocities()
     tips = simulation.tip_positions()
     bucket = simulation.view.position(BUCKET.name)
     action = np.empty(ACTION_SIZE)
-    acting = None if target is None else _acting_arm(target, bucket, tips)
+    acting = None if delivery is None else _acting_arm(delivery.target, bucket, tips)
     for arm in range(2):
         joints = measured[7 * arm : 7 * arm + 6]
         opening = float(measured[7 * arm + 6])
         tip = motion.point(tips[arm])
-        if target is not None and arm == acting:
+        if delivery is not None and arm == acting:
             speed = float(velocities[7 * arm + 6])
-            goal, gripper = _work(tip, opening, speed, motion.point(target), motion.point(bucket))
+            goal, gripper = _work(tip, opening, speed, delivery, bucket)
             goal_joints = motion.solve(arm, goal)
             distance = math.dist(goal, tip)
         else:
@@ -90,24 +102,26 @@ def _acting_arm(
 
 
 def _work(
-    tip: Point, opening: float, speed: float, target: Point, bucket: Point
+    tip: Point, opening: float, speed: float, delivery: Delivery, bucket: NDArray[np.float64]
 ) -> tuple[Point, float]:
     """Goal of the acting arm's grasp point and its gripper command."""
+    target = motion.point(delivery.target)
     aside = max(abs(target[0] - bucket[0]), abs(target[1] - bucket[1]))
     closed_on_nothing = opening < 0.25
     if motion.is_near(tip, opening, target) and not closed_on_nothing:
         if not motion.is_holding(opening, speed) and target[2] < 0.06:
             return motion.grasp_point(target), 0.0
-        return _carry(tip, target, bucket)
-    if aside < INSIDE_HALF - 0.01 and target[2] > 0.04:
+        place = bucket if delivery.place is None else delivery.place
+        return _carry(tip, target, motion.point(place))
+    if aside < INSIDE_HALF - 0.01 and target[2] > 0.04 and not delivery.stuck:
         # Just released: stay above until the object has come to rest.
         return (tip[0], tip[1], max(tip[2], RELEASE_HEIGHT)), 1.0
     return motion.reach_for(tip, opening, target)
 
 
-def _carry(tip: Point, target: Point, bucket: Point) -> tuple[Point, float]:
-    """Lift, move over the bucket, lower, release."""
-    dx, dy = bucket[0] - target[0], bucket[1] - target[1]
+def _carry(tip: Point, target: Point, place: Point) -> tuple[Point, float]:
+    """Lift, move over the place, lower, release."""
+    dx, dy = place[0] - target[0], place[1] - target[1]
     left = math.hypot(dx, dy)
     if left < 0.03:
         if left < 0.022 and tip[2] < RELEASE_HEIGHT + 0.012:

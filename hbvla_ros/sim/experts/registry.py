@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from hbvla_ros.sim.experts.base import Expert
 from hbvla_ros.sim.experts.pick_place import PickPlaceExpert
+from hbvla_ros.sim.experts.sequence import SequenceExpert
 
 if TYPE_CHECKING:
     from hbvla_ros.sim.simulation import AlohaSimulation
 
 _EXPERTS: dict[str, Callable[[AlohaSimulation], Expert]] = {
     'pick_place': PickPlaceExpert,
+    'sequence': SequenceExpert,
 }
 
 

@@ -8,11 +8,13 @@ from typing import Any
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.sim.tasks.base import Task
 from hbvla_ros.sim.tasks.pick_place import PickPlace
+from hbvla_ros.sim.tasks.sequence import Sequence
 
 DEFAULT_TASK = PickPlace.name
 
 _TASKS: tuple[Task[Any, Any], ...] = (
     PickPlace(),
+    Sequence(),
 )  # fmt: skip
 
 
