@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hbvla_ros.sim.experts.base import Expert
 from hbvla_ros.sim.experts.pick_place import PickPlaceExpert
 from hbvla_ros.sim.experts.sequence import SequenceExpert
+from hbvla_ros.sim.experts.stack import StackExpert
 
 if TYPE_CHECKING:
     from hbvla_ros.sim.simulation import AlohaSimulation
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _EXPERTS: dict[str, Callable[[AlohaSimulation], Expert]] = {
     'pick_place': PickPlaceExpert,
     'sequence': SequenceExpert,
+    'stack': StackExpert,
 }
 
 

@@ -9,12 +9,14 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.sim.tasks.base import Task
 from hbvla_ros.sim.tasks.pick_place import PickPlace
 from hbvla_ros.sim.tasks.sequence import Sequence
+from hbvla_ros.sim.tasks.stack import Stack
 
 DEFAULT_TASK = PickPlace.name
 
 _TASKS: tuple[Task[Any, Any], ...] = (
     PickPlace(),
     Sequence(),
+    Stack(),
 )  # fmt: skip
 
 
