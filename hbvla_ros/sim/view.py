@@ -92,7 +92,14 @@ class SceneView:
         return np.array(self._data.site_xmat[self._tips]).reshape(2, 3, 3)
 
     def touching(self, first: str, second: str) -> bool:
-        """Whether two things are in contact: props, ``'table'`` or single fingers."""
+        """Whether two things are in contact: props, ``'table'`` or single fingers.
+
+        Raises:
+            HbvlaError: one of them is not in this scene.
+        """
+        for name in (first, second):
+            if name != TABLE and name not in FINGERS:
+                self._body(name)
         if self._contacts is None:
             self._contacts = self._find_contacts()
         return (first, second) in self._contacts

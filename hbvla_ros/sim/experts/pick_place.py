@@ -52,11 +52,13 @@ class Delivery:
     Attributes:
         target: (3,) where the object is, m.
         place: (3,) above which place it is released, m; None stands for the middle.
+        tolerance: how far from that place it may be released, m.
         stuck: whether it rests on something else in the bucket and must be taken again.
     """
 
     target: NDArray[np.float64]
     place: NDArray[np.float64] | None = None
+    tolerance: float = 0.022
     stuck: bool = False
 
 
@@ -112,19 +114,19 @@ def _work(
         if not motion.is_holding(opening, speed) and target[2] < 0.06:
             return motion.grasp_point(target), 0.0
         place = bucket if delivery.place is None else delivery.place
-        return _carry(tip, target, motion.point(place))
+        return _carry(tip, target, motion.point(place), delivery.tolerance)
     if aside < INSIDE_HALF - 0.01 and target[2] > 0.04 and not delivery.stuck:
         # Just released: stay above until the object has come to rest.
         return (tip[0], tip[1], max(tip[2], RELEASE_HEIGHT)), 1.0
     return motion.reach_for(tip, opening, target)
 
 
-def _carry(tip: Point, target: Point, place: Point) -> tuple[Point, float]:
+def _carry(tip: Point, target: Point, place: Point, tolerance: float) -> tuple[Point, float]:
     """Lift, move over the place, lower, release."""
     dx, dy = place[0] - target[0], place[1] - target[1]
     left = math.hypot(dx, dy)
     if left < 0.03:
-        if left < 0.022 and tip[2] < RELEASE_HEIGHT + 0.012:
+        if left < tolerance and tip[2] < RELEASE_HEIGHT + 0.012:
             return (tip[0], tip[1], RELEASE_HEIGHT), 1.0
         return (tip[0] + dx, tip[1] + dy, RELEASE_HEIGHT), 0.0
     # Sideways only as far as the height allows: a smooth corner instead of a stop.

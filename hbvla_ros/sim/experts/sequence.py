@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hbvla_ros.sim.simulation import AlohaSimulation
 
 _RESTING = 0.02  # m/s
+_TOLERANCE = 0.012  # m
 
 
 class SequenceExpert:
@@ -35,5 +36,6 @@ class SequenceExpert:
         position = view.position(name)
         aside = np.abs(position - view.position(BUCKET.name))[:2].max()
         still = float(np.linalg.norm(view.velocity(name)[:3])) < _RESTING
-        delivery = Delivery(position, task.goal(view, layout), bool(aside < INSIDE_HALF and still))
+        stuck = bool(aside < INSIDE_HALF and still)
+        delivery = Delivery(position, task.goal(view, layout), _TOLERANCE, stuck)
         return put_into_bucket(simulation, delivery)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from hbvla_ros.sim.view import SceneView
 
 ORDERS = tuple(itertools.permutations(range(len(OBJECTS)), 2))
-OFFSET = 0.032  # m, from the middle of the bucket: two objects lie side by side
+OFFSET = 0.034  # m along x from the middle of the bucket: two objects lie side by side
+FAR_OFFSET = 0.041  # m along y, if the other object lies in the middle
+CENTRAL = 0.012  # m along x, what counts as the middle
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,15 +132,16 @@ class Sequence(Task[SequenceLayout, SequenceProgress]):
         target, bucket = self.target(view, layout), view.position(BUCKET.name)
         if target is None:
             return None
-        place = bucket.copy()
         others = [view.position(name) for name in NAMES if name != target]
-        lying = [position for position in others if inside(position, bucket)]
-        away = bucket[:2] - np.mean(lying, axis=0)[:2] if lying else np.zeros(2)
-        distance = float(np.linalg.norm(away))
-        if distance > 0.005:
-            place[:2] += OFFSET * away / distance
+        lying = [position - bucket for position in others if inside(position, bucket)]
+        place = bucket.copy()
+        if not lying:
+            place[0] += math.copysign(OFFSET, view.position(target)[0] - bucket[0])
+        elif abs(lying[0][0]) > CENTRAL:
+            place[0] -= math.copysign(OFFSET, lying[0][0])
         else:
-            place[0] += np.copysign(OFFSET, view.position(target)[0] - bucket[0])
+            # Beside an object in the middle there is more room along y, where all are slimmer.
+            place[1] -= math.copysign(FAR_OFFSET, lying[0][1])
         return place
 
 
