@@ -183,10 +183,10 @@ def kept_success(tasks: Mapping[str, Pairs], seed: int = 0) -> Kept | None:
     if not len(cells) or not (reference := cells[:, [0, 2]].sum()):
         return None
     random = np.random.default_rng(seed)
-    draws = sum(random.multinomial(row.sum(), row / row.sum(), _RESAMPLES) for row in cells)
+    draws = np.sum(
+        [random.multinomial(row.sum(), row / row.sum(), _RESAMPLES) for row in cells], axis=0
+    )
     first, second = draws[:, [0, 1]].sum(axis=1), draws[:, [0, 2]].sum(axis=1)
     shares = first[second > 0] / second[second > 0]
     low, high = np.percentile(shares, [2.5, 97.5])
-    return Kept(
-        float(cells[:, [0, 1]].sum() / reference), Interval(float(low), float(high))
-    )
+    return Kept(float(cells[:, [0, 1]].sum() / reference), Interval(float(low), float(high)))
