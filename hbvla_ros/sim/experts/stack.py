@@ -37,6 +37,8 @@ SETTLED = 0.35  # gripper spans/s, below which closing fingers have stopped
 FINGER = 0.04  # m, from the grasp point to an open finger
 SQUARE = 0.25  # rad; fingers turn a box by that much themselves when they close
 WIDE = 0.025  # m, half width from which on a box is hard to get between the fingers
+AROUND = 0.10  # m, from middle to middle: the fingers could touch such a box
+PASS = 0.055  # m, of the grasp point above a box that it passes
 ABOVE = 0.03  # m, below a carried box when it arrives over its place
 LANDED = 0.005  # m, above the table or the box below
 CENTRED = 0.012  # m, how exactly a box is put down
@@ -137,8 +139,8 @@ def _leave(arm: int, tip: Point, opening: float, tower: Tower) -> tuple[NDArray[
     around = (aside < AT_HAND) & (np.abs(tower.positions[:, 2] - tip[2]) < AT_HAND)
     if opening < OPEN and around.any():
         return motion.solve(arm, tip), 1e-3
-    heights = [tower.top(number) for number in np.flatnonzero(aside < 0.09)]
-    clear = max(heights, default=0.0) + 0.035
+    heights = [tower.top(number) for number in np.flatnonzero(aside < AROUND)]
+    clear = max(heights, default=0.0) + PASS - 0.02
     if tip[2] < clear:
         goal = (tip[0], tip[1], clear + 0.04)
         return motion.solve(arm, goal), math.dist(goal, tip)
@@ -149,9 +151,6 @@ def _work(
     tip: Point, opening: float, holds: bool, tower: Tower, move: Move
 ) -> tuple[Point, float, float]:
     """Goal of the acting arm's grasp point, its gripper command and the turn of its fingers."""
-    escape = _escape(tip, tower, move.number)
-    if escape is not None:
-        return escape, 1.0, 0.0
     target = motion.point(tower.positions[move.number])
     closed_on_nothing = opening < 0.25
     if motion.is_near(tip, opening, target) and not closed_on_nothing:
@@ -160,18 +159,23 @@ def _work(
             return goal, gripper, 0.0
         return motion.grasp_point(target), 0.0, _finger_yaw(tower, move.number)
     goal, gripper = motion.reach_for(tip, opening, target)
-    return goal, gripper, _finger_yaw(tower, move.number)
+    clear = _clear_height(tip, tower, move.number)
+    if tip[2] < clear - 0.02:
+        # The fingers are down beside a box that they are not meant for.
+        return (tip[0], tip[1], clear + 0.02), 1.0, 0.0
+    return (goal[0], goal[1], max(goal[2], clear)), gripper, _finger_yaw(tower, move.number)
 
 
-def _escape(tip: Point, tower: Tower, target: int) -> Point | None:
-    """Straight up when the fingers are down beside a box that they are not meant for."""
+def _clear_height(tip: Point, tower: Tower, target: int) -> float:
+    """Lowest grasp point, m, that passes over the boxes around it, unless it is at its target."""
     if math.dist(tip[:2], tower.positions[target, :2]) < 0.045:
-        return None
-    for other in tower.others(target):
-        top = tower.top(other)
-        if math.dist(tip[:2], tower.positions[other, :2]) < 0.06 and tip[2] < top + 0.02:
-            return tip[0], tip[1], top + 0.05
-    return None
+        return 0.0
+    tops = [
+        tower.top(other)
+        for other in tower.others(target)
+        if math.dist(tip[:2], tower.positions[other, :2]) < AROUND
+    ]
+    return max(tops, default=-PASS) + PASS
 
 
 def _finger_yaw(tower: Tower, number: int) -> float:
