@@ -11,8 +11,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from hbvla_ros.cli.eval_suite import add_suite_arguments
 from hbvla_ros.errors import HbvlaError
 
+_EPISODES = 20
 _NOT_WITH_ROS = ('parallel', 'base', 'device', 'workers', 'ray')
 
 
@@ -40,14 +42,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         '--episodes',
         type=int,
-        default=20,
         metavar='N',
-        help='episodes of each checkpoint in each task (default %(default)s)',
+        help=f'episodes of each checkpoint in each task (default {_EPISODES})',
     )
     parser.add_argument(
         '--seed',
         type=int,
-        default=0,
         metavar='S',
         help='first of the N seeds, counted within the range reserved for evaluation (default 0)',
     )
@@ -57,6 +57,7 @@ def add_parser(subparsers: Any) -> None:
         metavar='T',
         help="simulated time limit of an episode (default: the task's own)",
     )
+    add_suite_arguments(parser)
     _add_execution(parser)
     _add_comparison(parser)
     _add_output(parser)
@@ -144,12 +145,19 @@ def _add_output(parser: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the episodes, write what is asked for and print the success rates."""
+    if options.suite is not None:
+        from hbvla_ros.cli.eval_suite import run_suite
+
+        return run_suite(options)
     from hbvla_ros.cli.eval_output import print_report
     from hbvla_ros.cli.eval_run import Evaluated, prepare
     from hbvla_ros.cli.progress import stop_like_an_interrupt
     from hbvla_ros.evaluation.report import write_atomically
     from hbvla_ros.evaluation.versions import versions
 
+    # Not in the parser: a suite has other defaults.
+    options.episodes = _EPISODES if options.episodes is None else options.episodes
+    options.seed = options.seed or 0
     _check_options(options)
     stop_like_an_interrupt()
     evaluated: Evaluated = prepare(options).run()
@@ -201,6 +209,8 @@ def _check_options(options: argparse.Namespace) -> None:
     """
     from hbvla_ros.cli.output import check_file, check_writable
 
+    if options.task_suite is not None:
+        raise HbvlaError('--task-suite: only with --suite libero; leave it out')
     for name in _NOT_WITH_ROS if options.ros else ():
         if getattr(options, name) not in (None, False):
             raise HbvlaError(f'--{name}: not with --ros; leave one of the two out')

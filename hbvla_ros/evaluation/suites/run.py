@@ -183,11 +183,7 @@ def evaluate_suite(
         HbvlaError: no package, no policy for this suite, more trials than there are.
     """
     tasks = suite.tasks()
-    if trials is not None and not 1 <= trials <= (least := min(task.trials for task in tasks)):
-        raise HbvlaError(
-            f'{trials} episodes a task: {suite.label} has 1 to {least} of them; '
-            'leave --episodes out for all'
-        )
+    check_trials(suite, tasks, trials)
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the simulators draw from NumPy's global generator
     started = time.perf_counter()
@@ -226,6 +222,20 @@ def _rate_json(rate: SuccessRate) -> dict[str, Any]:
         'interval': [rate.interval.low, rate.interval.high],
         'text': str(rate),
     }
+
+
+def check_trials(suite: Suite, tasks: Sequence[SuiteTask], trials: int | None) -> None:
+    """Refuse episodes that the published protocol does not have.
+
+    Raises:
+        HbvlaError: fewer than one, or more than one of the tasks has.
+    """
+    least = min(task.trials for task in tasks)
+    if trials is not None and not 1 <= trials <= least:
+        raise HbvlaError(
+            f'{trials} episodes a task: {suite.label} has 1 to {least} of them; '
+            'leave --episodes out for all'
+        )
 
 
 @contextmanager
