@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hbvla_ros.sim.experts.base import Expert
+from hbvla_ros.sim.experts.hand_over import HandOverExpert
 from hbvla_ros.sim.experts.pick_place import PickPlaceExpert
 from hbvla_ros.sim.experts.sequence import SequenceExpert
 from hbvla_ros.sim.experts.stack import StackExpert
+from hbvla_ros.sim.experts.transfer_cube import TransferCubeExpert
 
 if TYPE_CHECKING:
     from hbvla_ros.sim.simulation import AlohaSimulation
@@ -18,6 +20,8 @@ _EXPERTS: dict[str, Callable[[AlohaSimulation], Expert]] = {
     'pick_place': PickPlaceExpert,
     'sequence': SequenceExpert,
     'stack': StackExpert,
+    'hand_over': HandOverExpert,
+    'transfer_cube': TransferCubeExpert,
 }
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.sim.tasks.base import Task
+from hbvla_ros.sim.tasks.hand_over import HandOver
 from hbvla_ros.sim.tasks.pick_place import PickPlace
 from hbvla_ros.sim.tasks.sequence import Sequence
 from hbvla_ros.sim.tasks.stack import Stack
+from hbvla_ros.sim.tasks.transfer_cube import TransferCube
 
 DEFAULT_TASK = PickPlace.name
 
@@ -17,6 +19,8 @@ _TASKS: tuple[Task[Any, Any], ...] = (
     PickPlace(),
     Sequence(),
     Stack(),
+    HandOver(),
+    TransferCube(),
 )  # fmt: skip
 
 
