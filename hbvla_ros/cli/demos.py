@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hbvla_ros.cli.demo_bags import add_bag_arguments, write_bags_of
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -27,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         'with what the undisturbed expert would do. Run it again to go on after a stop.',
     )  # fmt: skip
     parser.add_argument(
-        '--out', type=Path, required=True, metavar='DIR',
+        '--out', type=Path, metavar='DIR',
         help='dataset folder; of several tasks, each gets a folder of its name in it',
     )  # fmt: skip
     parser.add_argument(
@@ -46,11 +48,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         '--camera-size', type=int, default=128, metavar='PIXELS',
         help='image height and width (default: %(default)s)',
     )  # fmt: skip
+    parser.add_argument(
+        '--measure', action='store_true',
+        help='record nothing: say how often the expert succeeds, undisturbed and disturbed',
+    )  # fmt: skip
+    add_bag_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Generate the episodes of each task with a progress bar."""
+    """Generate the episodes of each task with a progress bar, or measure the experts."""
+    from hbvla_ros.errors import HbvlaError
+
+    if arguments.measure:
+        return _measure(arguments)
+    if arguments.out is None:
+        raise HbvlaError('--out is missing: name the folder for the demonstrations, or --measure')
+    return _record(arguments)
+
+
+def _record(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
     from rich.progress import TimeRemainingColumn as Remaining
@@ -69,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
                 f'{folder}: {name}, {len(manifest.episodes)} episodes, {manifest.frames} frames, '
                 f'{len(manifest.failed)} discarded ({100 * manifest.success_rate:.1f} % kept)'
             )
+            lines += write_bags_of(arguments, name, folder, manifest, bar)
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     return 0
@@ -115,3 +133,27 @@ def _generate(
         folder, arguments.episodes, arguments.seed, arguments.workers, arguments.camera_size,
         note, name,
     )  # fmt: skip
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    """Success of the experts with Wilson's interval, one line a task and way of running."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from hbvla_ros.errors import HbvlaError
+    from hbvla_ros.evaluation.statistics import SuccessRate
+    from hbvla_ros.sim.measurement import measure_expert
+
+    if arguments.out is not None:
+        raise HbvlaError('--measure records nothing: leave out --out')
+    seeds = range(arguments.seed, arguments.seed + arguments.episodes)
+    console = Console(stderr=True)
+    for name in task_folders(Path(), arguments.task):
+        for disturbed in (False, True):
+            way = 'disturbed' if disturbed else 'undisturbed'
+            running = measure_expert(name, seeds, disturbed, arguments.workers)
+            outcomes = list(track(running, f'{name} {way}', len(seeds), console=console))
+            rate = SuccessRate.of([one.success for one in outcomes])
+            seconds = sum(one.seconds for one in outcomes) / len(outcomes)
+            print(f'{name}, {way}: {rate}, {seconds:.1f} s on average')
+    return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,29 +109,47 @@ def record_episode(simulation: AlohaSimulation, seed: int, images: bool = True) 
     Args:
         simulation: reset here, in its present task; its camera size is the image size.
         seed: decides the layout, the start pose and every disturbance.
-        images: False leaves the images out, for measuring the expert alone.
+        images: False leaves the images out.
 
     Returns:
         The episode, successful or not.
+    """
+    recorder = _Recorder(simulation, images)
+    roll_out(simulation, seed, recorder.label)
+    return recorder.episode(seed)
+
+
+def roll_out(
+    simulation: AlohaSimulation,
+    seed: int,
+    label: Callable[[Expert], NDArray[np.float64]] | None = None,
+) -> None:
+    """Run one disturbed episode of the expert, and a little on after success.
+
+    Args:
+        simulation: reset here, in its present task.
+        seed: decides the layout, the start pose and every disturbance.
+        label: called at every labelled step in place of the expert's ``command``, which it must
+            return; it must leave the simulation as it was.
     """
     random = np.random.default_rng((seed, 1))
     simulation.reset(seed, joints=_start_pose(random))
     expert = make_expert(simulation)
     perturbation = CommandPerturbation(random)
-    recorder = _Recorder(simulation, expert, images)
     # The first label falls on any of the first steps, so that labels cover all of them.
     first = int(random.integers(LABEL_EVERY))
     rest = REST_STEPS
     for step in range(max_steps(simulation)):
-        labelled = step % LABEL_EVERY == first
-        command = recorder.label() if labelled else expert.command()
+        if label is not None and step % LABEL_EVERY == first:
+            command = label(expert)
+        else:
+            command = expert.command()
         simulation.command(perturbation.apply(command, simulation.joint_positions()))
         simulation.step()
         if simulation.success():
             rest -= 1
             if rest == 0:
                 break
-    return recorder.episode(seed)
 
 
 def _start_pose(random: np.random.Generator) -> NDArray[np.float64] | None:
@@ -153,15 +172,14 @@ def _start_pose(random: np.random.Generator) -> NDArray[np.float64] | None:
 class _Recorder:
     """Collects the labelled steps of one episode."""
 
-    def __init__(self, simulation: AlohaSimulation, expert: Expert, images: bool) -> None:
+    def __init__(self, simulation: AlohaSimulation, images: bool) -> None:
         self._simulation = simulation
-        self._expert = expert
         self._jpegs: dict[str, list[bytes]] = {name: [] for name in scene.CAMERAS if images}
         self._proprioception: list[NDArray[np.float64]] = []
         self._chunks: list[NDArray[np.float64]] = []
         self._auxiliary: list[NDArray[np.float64]] = []
 
-    def label(self) -> NDArray[np.float64]:
+    def label(self, expert: Expert) -> NDArray[np.float64]:
         """Store this instant; returns the expert's command for it."""
         simulation = self._simulation
         self._proprioception.append(simulation.joint_positions())
@@ -173,7 +191,7 @@ class _Recorder:
                         image, quality=JPEG_QUALITY, colorspace='RGB', colorsubsampling='420'
                     )
                 )
-        self._chunks.append(expert_chunk(simulation, self._expert))
+        self._chunks.append(expert_chunk(simulation, expert))
         return self._chunks[-1][0]
 
     def episode(self, seed: int) -> Episode:

@@ -10,6 +10,7 @@ import pytest
 from hbvla_ros.cli import demos
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.sim.dataset import DatasetManifest, EpisodeResult, episode_path, generate
+from hbvla_ros.sim.measurement import measure_expert
 from hbvla_ros.sim.tasks.registry import find_task, task_names
 
 SEED = 2_000_040
@@ -159,6 +160,37 @@ def test_where_tasks_go(tmp_path):
         demos.task_folders(tmp_path, ['sequence', 'sequence'])
     with pytest.raises(HbvlaError, match="task 'all': unknown"):
         demos.task_folders(tmp_path, ['all', 'sequence'])
+
+
+def test_measuring_says_how_often_the_expert_succeeds(capsys):
+    arguments = parsed('--measure', '--task', 'pick_place', 'sequence', '--episodes', '2')
+    assert arguments.run(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if 's on average' in line]
+    assert [line.split(':')[0] for line in said] == [
+        'pick_place, undisturbed', 'pick_place, disturbed', 'sequence, undisturbed',
+        'sequence, disturbed',
+    ]  # fmt: skip
+    assert all('100' in line for line in said[::2])
+
+
+def test_measured_outcomes_do_not_depend_on_workers_or_order():
+    seeds = range(SEED, SEED + 4)
+    alone = list(measure_expert('pick_place', seeds, disturbed=True))
+    assert list(measure_expert('pick_place', seeds, True, workers=2)) == alone
+    assert list(measure_expert('pick_place', seeds[::-1], True)) == alone[::-1]
+    with pytest.raises(HbvlaError, match='at least 1'):
+        list(measure_expert('pick_place', []))
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [(['--measure', '--out', 'x'], 'leave out --out'), ([], '--out is missing')],
+)
+def test_out_goes_with_recording_alone(words, message):
+    arguments = parsed('--episodes', '1', *words)
+    with pytest.raises(HbvlaError, match=message):
+        arguments.run(arguments)
 
 
 def test_first_seed_defaults_to_the_demonstrations():

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from hbvla_ros.sim import demonstrations, scene
+from hbvla_ros.sim import scene
 from hbvla_ros.sim.auxiliary import AUXILIARY_NAMES, auxiliary_targets
-from hbvla_ros.sim.demonstrations import expert_chunk, record_episode
+from hbvla_ros.sim.demonstrations import expert_chunk, record_episode, roll_out
 from hbvla_ros.sim.experts.pick_place import PickPlaceExpert
 from hbvla_ros.sim.perturbation import CommandPerturbation
 from hbvla_ros.sim.seeds import seed_range
@@ -15,6 +15,10 @@ from hbvla_ros.sim.simulation import START_ACTION, AlohaSimulation
 from hbvla_ros.sim.tasks.registry import find_task, task_names
 
 SEED = 2_000_000
+
+
+def record_without_images(simulation, seed):
+    return record_episode(simulation, seed, images=False)
 
 
 @pytest.fixture(scope='module')
@@ -50,17 +54,12 @@ def test_chunk_is_what_the_expert_then_does(simulation):
     assert np.array_equal(chunk, done)
 
 
-def test_labelling_does_not_change_the_rollout(simulation, monkeypatch):
-    labelled = record_episode(simulation, SEED, images=False)
-
-    def unbranched(_, expert):
-        return np.tile(expert.command(), (16, 1))
-
-    monkeypatch.setattr(demonstrations, 'expert_chunk', unbranched)
-    plain = record_episode(simulation, SEED, images=False)
-    assert np.array_equal(plain.proprioception, labelled.proprioception)
-    np.testing.assert_array_equal(plain.auxiliary, labelled.auxiliary)
-    assert np.array_equal(plain.chunks[:, 0], labelled.chunks[:, 0])
+def test_labelling_does_not_change_the_rollout(simulation):
+    ends = []
+    for record in (roll_out, record_without_images):
+        record(simulation, SEED)
+        ends.append(simulation.save_state().physics)
+    assert np.array_equal(*ends)
 
 
 def test_written_episode_has_the_promised_arrays(written):
@@ -135,9 +134,11 @@ def test_same_seed_gives_the_same_episode(simulation):
 
 
 def test_most_disturbed_episodes_still_succeed(simulation):
-    outcomes = [record_episode(simulation, s, images=False).success
-                for s in seed_range('validation', 10, offset=20)]  # fmt: skip
-    assert sum(outcomes) >= 8
+    outcomes = []
+    for seed in seed_range('validation', 20, offset=20):
+        roll_out(simulation, seed)
+        outcomes.append(simulation.success())
+    assert sum(outcomes) >= 18
 
 
 def test_disturbances_are_of_every_kind_and_bounded():
