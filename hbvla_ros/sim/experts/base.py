@@ -20,6 +20,7 @@ class Expert(Protocol):
     def command(self) -> NDArray[np.float64]:
         """The (14,) command to send at this very state, as ``AlohaSimulation.command`` takes it.
 
-        When the task is done it leads both arms home and keeps them there.
+        When the task is done it leads both arms home and keeps them there; an arm that must hold
+        something in the end comes to rest where it is.
         """
         ...

@@ -7,7 +7,7 @@ physics. To add a task:
 
 1. ``tasks/NAME.py``: a :class:`Task` with ``name``, ``stages``, ``max_seconds`` and ``props``, and
    its line in ``tasks/registry.py``. New kinds of props are made with ``objects.Prop``; a prop's
-   name means the same thing in every task.
+   name means the same thing in every task, down to a few millimetres.
 2. ``sample`` draws everything from the generator it is given, and nothing from elsewhere. The
    simulation then draws the start pose of the arms from the same generator.
 3. ``track`` runs after every control step. It may remember in its progress what happened (the
