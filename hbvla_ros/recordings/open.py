@@ -76,7 +76,7 @@ def _kind(path: Path) -> str | None:
     if path.suffix == '.npz':
         return 'simulator'
     if path.suffix in _HDF5_SUFFIXES:
-        return 'aloha_hdf5'
+        return 'hdf5'
     return 'rosbag' if path.suffix in ('.mcap', '.db3') else None
 
 
@@ -86,7 +86,12 @@ def _simulator(path: Path, needs: Needs, given: Given) -> Recording:
     return SimulatorEpisode(path, needs)
 
 
-def _aloha(path: Path, needs: Needs, given: Given) -> Recording:
+def _hdf5(path: Path, needs: Needs, given: Given) -> Recording:
+    """Whose layout an HDF5 file has follows from the policy's robot."""
+    if needs.robot == 'libero':
+        from hbvla_ros.recordings.libero_hdf5 import LiberoDemonstrations
+
+        return LiberoDemonstrations(path, needs, given)
     from hbvla_ros.recordings.aloha_hdf5 import AlohaEpisode
 
     return AlohaEpisode(path, needs, given)
@@ -101,6 +106,6 @@ def _bag(path: Path, needs: Needs, given: Given) -> Recording:
 # The libraries of a kind are imported only when it is there.
 _READERS: dict[str, Callable[[Path, Needs, Given], Recording]] = {
     'simulator': _simulator,
-    'aloha_hdf5': _aloha,
+    'hdf5': _hdf5,
     'rosbag': _bag,
 }
