@@ -80,7 +80,7 @@ class Stack(Task[StackLayout, StackProgress]):
         'over the second',
         'tower stands by itself',
     )
-    max_seconds = 20.0
+    max_seconds = 24.0
     props = BOXES
 
     @property
