@@ -193,7 +193,7 @@ def single(report: dict[str, Any]) -> dict[str, Any]:
     """
     *others, result = report['results']
     (size,) = [row for row in report['totals'] if row['checkpoint'] == result['checkpoint']]
-    extra = {key: size[key] for key in ('kept', *_SIZES) if key in size}
+    extra = {key: size[key] for key in _SIZES if key in size}
     rest = {key: report[key] for key in ('created', 'versions')}
     return {**result, **extra, **rest, **({'reference': others[0]} if others else {})}
 
@@ -220,6 +220,8 @@ def _check_options(options: argparse.Namespace) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise HbvlaError(f'--{name.replace("_", "-")} {value}: at least 1')
+    if options.workers is not None and options.workers < 0:
+        raise HbvlaError(f'--workers {options.workers}: must not be negative')
     for path in (options.out, options.markdown):
         if path is not None:
             check_file(path)

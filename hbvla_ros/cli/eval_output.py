@@ -20,28 +20,23 @@ def print_report(report: Mapping[str, Any], is_single: bool) -> None:
     if is_single:
         print(single_text(report), end='')
         return
-    from rich.console import Console
-
-    console = Console(soft_wrap=True)
-    for lines in (
-        tables.terminal_lines(report['results'], report['totals']),
-        tables.measure_lines(report['results'], report['totals']),
-    ):
-        console.print(_table(lines))
+    # Plain lines: figures that are cut off or wrapped at the terminal's edge are of no use.
+    print(tables.aligned(tables.terminal_lines(report['results'], report['totals'])))
+    print(tables.aligned(tables.measure_lines(report['results'], report['totals'])), end='')
 
 
 def single_text(report: Mapping[str, Any]) -> str:
     """The result of one checkpoint in one task in a few lines."""
-    result, row = report['results'][-1], report['totals'][-1]
+    result = report['results'][-1]
     lines = [f'success  {result["text"]}']
     if result.get('paired'):
         pairs = result['paired']
         lines += [
             f'against {pairs["reference"]}  {report["results"][0]["text"]} on the same seeds',
-            f'difference  {tables.difference_text(pairs)}, p = '
+            f'difference  {tables.difference_text(pairs)} points, p = '
             f'{tables.p_text(pairs["p_value"])} (only this one: {pairs["only_this"]}, only the '
             f'other: {pairs["only_reference"]})',
-            f'kept  {tables.kept_text(row.get("kept"))} of its success',
+            f'kept  {tables.kept_text(pairs)} of its success',
         ]
     if result['time_to_success_p50_s'] is not None:
         median, late = result['time_to_success_p50_s'], result['time_to_success_p95_s']
@@ -70,15 +65,3 @@ def _latency(result: Mapping[str, Any]) -> str:
         what = 'policy call' + (f' on up to {batch} observations together' if batch > 1 else '')
     median, late = 1e3 * result['latency_p50_s'], 1e3 * result['latency_p95_s']
     return f'{what}  {median:.0f} ms median, {late:.0f} ms p95'
-
-
-def _table(lines: tables.Lines) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in lines[0]:
-        table.add_column(heading, no_wrap=True)
-    for line in lines[1:]:
-        table.add_row(*line)
-    return table

@@ -12,12 +12,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.statistics import Interval, wilson_interval
-
-_RESAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -108,7 +104,11 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     if only_first < 0 or only_second < 0:
         raise HbvlaError(f'{only_first} and {only_second} seeds: counts are not negative')
     differing = only_first + only_second
-    tail = sum(math.comb(differing, k) for k in range(min(only_first, only_second) + 1))
+    tail = term = 1
+    for k in range(min(only_first, only_second)):
+        # The next binomial coefficient, which divides without a rest.
+        term = term * (differing - k) // (k + 1)
+        tail += term
     return min(1.0, 2 * tail / 2**differing)
 
 
@@ -159,34 +159,50 @@ class Kept:
     """Which part of the reference's success a policy keeps.
 
     Attributes:
-        share: success rate over that of the reference, over all pairs.
-        interval: 95 % of a paired bootstrap; the high end may lie above 1.
+        share: success rate over that of the reference.
+        interval: 95 %; the high end may lie above 1.
     """
 
     share: float
     interval: Interval
 
 
-def kept_success(tasks: Mapping[str, Pairs], seed: int = 0) -> Kept | None:
-    """Success over the reference's success, all tasks together, with a paired bootstrap.
+def kept_success(pairs: Pairs, confidence: float = 0.95) -> Kept | None:
+    """Success over the reference's success, with the interval of Donner and Zou for a ratio.
 
-    Seeds are drawn again within each task, each with both of its outcomes.
+    As :func:`newcombe_interval` does for a difference, it joins the Wilson intervals of the two
+    rates and allows for their correlation, so that a policy which never succeeded in few episodes
+    is not said to keep exactly nothing.
 
     Args:
-        tasks: pairs of each task.
-        seed: of the draw.
+        pairs: at least one.
+        confidence: between 0 and 1, both excluded.
 
     Returns:
         None where the reference never succeeded, so that there is nothing to keep.
+
+    Raises:
+        HbvlaError: no pairs, or confidence out of range.
     """
-    cells = np.array([[p.both, p.only_first, p.only_second, p.neither] for p in tasks.values()])
-    if not len(cells) or not (reference := cells[:, [0, 2]].sum()):
+    n = pairs.episodes
+    first, second = pairs.both + pairs.only_first, pairs.both + pairs.only_second
+    one, other = wilson_interval(first, n, confidence), wilson_interval(second, n, confidence)
+    if not second:
         return None
-    random = np.random.default_rng(seed)
-    draws = np.sum(
-        [random.multinomial(row.sum(), row / row.sum(), _RESAMPLES) for row in cells], axis=0
-    )
-    first, second = draws[:, [0, 1]].sum(axis=1), draws[:, [0, 2]].sum(axis=1)
-    shares = first[second > 0] / second[second > 0]
-    low, high = np.percentile(shares, [2.5, 97.5])
-    return Kept(float(cells[:, [0, 1]].sum() / reference), Interval(float(low), float(high)))
+    rate, reference, phi = first / n, second / n, _correlation(pairs)
+    low = _ratio_limit(rate, reference, one.low, other.high, phi, -1)
+    high = _ratio_limit(rate, reference, one.high, other.low, phi, 1)
+    return Kept(rate / reference, Interval(max(0.0, low), high))
+
+
+def _ratio_limit(
+    rate: float, reference: float, limit: float, reference_limit: float, phi: float, sign: int
+) -> float:
+    """One end of the interval of rate over reference, from the far ends of both intervals."""
+    divisor = reference_limit * (2 * reference - reference_limit)
+    if divisor <= 0:
+        # The reference may as well be twice as good: the low end can be anything down to nothing.
+        return 0.0
+    middle = rate * reference + phi * (limit - rate) * (reference_limit - reference)
+    under = middle**2 - limit * (2 * rate - limit) * divisor
+    return (middle + sign * math.sqrt(max(under, 0.0))) / divisor

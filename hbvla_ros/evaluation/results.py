@@ -104,7 +104,7 @@ def add_action_errors(
 def add_pairs(
     results: Sequence[Result], all_totals: Sequence[Result], reference: Sequence[Result]
 ) -> None:
-    """Write ``paired`` into results and totals, and ``kept`` into totals.
+    """Write ``paired`` into results and totals.
 
     Args:
         results: of :func:`task_results`.
@@ -120,23 +120,26 @@ def add_pairs(
         mine = [one for one in results if one['checkpoint'] == row['checkpoint']]
         if row['checkpoint'] == identity:
             continue
-        by_task = {}
         for result in mine:
             other = theirs.get(result['task'])
             if other is None:
                 raise HbvlaError(
                     f'--against {identity}: has no episodes of task {result["task"]}; run it there'
                 )
-            by_task[result['task']] = Pairs.of(_outcomes([result]), _outcomes([other]))
-            result['paired'] = {'reference': identity, **by_task[result['task']].to_json()}
-        tasks = [theirs[name] for name in by_task]
-        pairs = Pairs.of(_outcomes(mine), _outcomes(tasks))
-        row['paired'] = {'reference': identity, **pairs.to_json()}
-        kept = kept_success(by_task)
-        row['kept'] = kept and {
-            'share': kept.share,
-            'interval': [kept.interval.low, kept.interval.high],
-        }
+            pairs = Pairs.of(_outcomes([result]), _outcomes([other]))
+            result['paired'] = _paired_json(identity, pairs)
+        tasks = [theirs[result['task']] for result in mine]
+        row['paired'] = _paired_json(identity, Pairs.of(_outcomes(mine), _outcomes(tasks)))
+
+
+def _paired_json(reference: str, pairs: Pairs) -> Result:
+    kept = kept_success(pairs)
+    return {
+        'reference': reference,
+        **pairs.to_json(),
+        'kept': kept and kept.share,
+        'kept_interval': kept and [kept.interval.low, kept.interval.high],
+    }
 
 
 def _outcomes(results: Sequence[Result]) -> dict[Hashable, bool]:

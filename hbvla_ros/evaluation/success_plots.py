@@ -15,10 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from hbvla_ros.drawing import COLOURS, STYLE
-from hbvla_ros.evaluation.tables import display_names
+from hbvla_ros.evaluation.tables import bits_text, display_names
 
 Result = Mapping[str, Any]
-_MARKS = 'osD^vP*X'
+# Nine marks and four colours: the first 36 checkpoints look different.
+_MARKS = 'osD^vP*X<'
+# Checkpoints whose bits are closer than this are drawn side by side.
+_APART = 1.035
 _TICKS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _DPI = 150
 _TASKS_A_ROW = 3
@@ -34,10 +37,10 @@ def success_figure(results: Sequence[Result], totals: Sequence[Result]) -> Figur
     known = [row for row in totals if row.get('stored_bits_per_weight')]
     if not known:
         return None
-    bits = {row['checkpoint']: row['stored_bits_per_weight'] for row in known}
+    places = _side_by_side({row['checkpoint']: row['stored_bits_per_weight'] for row in known})
     tasks = list(dict.fromkeys(one['task'] for one in results))
     panels: list[tuple[str, Sequence[Result]]] = [
-        (task, [one for one in results if one['task'] == task and one['checkpoint'] in bits])
+        (task, [one for one in results if one['task'] == task and one['checkpoint'] in places])
         for task in tasks
     ]
     if len(tasks) > 1:
@@ -48,7 +51,7 @@ def success_figure(results: Sequence[Result], totals: Sequence[Result]) -> Figur
         figure = Figure(figsize=(3.3 * columns + 1.9, 2.8 * rows + 0.3), layout='constrained')
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for axis, (title, points) in zip(axes, panels, strict=False):
-            _draw_success(axis, points, bits, known)
+            _draw_success(axis, points, places, totals)
             axis.set_title(title, fontsize=10)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
@@ -65,17 +68,17 @@ def _legend_beside(axis: Axes, handles: Sequence[Any], labels: Sequence[str]) ->
 
 
 def _draw_success(
-    axis: Axes, points: Sequence[Result], bits: Mapping[str, float], known: Sequence[Result]
+    axis: Axes, points: Sequence[Result], places: Mapping[str, float], totals: Sequence[Result]
 ) -> None:
     """One panel; colour and mark of a checkpoint are the same in all of them."""
-    names = display_names(known)
-    order = [row['checkpoint'] for row in known]
+    names = display_names(totals)
+    order = [row['checkpoint'] for row in totals]
     for point in points:
         index = order.index(point['checkpoint'])
         low, high = point['interval']
         rate = point['success_rate']
         axis.errorbar(
-            bits[point['checkpoint']],
+            places[point['checkpoint']],
             100 * rate,
             yerr=[[100 * max(rate - low, 0)], [100 * max(high - rate, 0)]],
             fmt=_MARKS[index % len(_MARKS)],
@@ -83,9 +86,9 @@ def _draw_success(
             ms=5,
             lw=1.2,
             capsize=2.5,
-            label=names[point['checkpoint']],
+            label=f'{names[point["checkpoint"]]}, {bits_text(totals[index])} bits',
         )
-    low, high = min(bits.values()), max(bits.values())
+    low, high = min(places.values()), max(places.values())
     axis.set_xscale('log')
     axis.set_xlim(low / 1.15, high * 1.15)
     axis.xaxis.set_major_locator(FixedLocator(_ticks(low / 1.15, high * 1.15)))
@@ -93,6 +96,15 @@ def _draw_success(
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_ylim(-3, 103)
     axis.grid(axis='y', lw=0.4, alpha=0.4)
+
+
+def _side_by_side(bits: Mapping[str, float]) -> dict[str, float]:
+    """Where to draw each checkpoint: at its bits, or a little to the right of its neighbour."""
+    places: dict[str, float] = {}
+    last = 0.0
+    for name in sorted(bits, key=lambda one: bits[one]):
+        last = places[name] = max(bits[name], last * _APART)
+    return places
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -111,7 +123,8 @@ def drift_figure(totals: Sequence[Result]) -> Figure | None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.0), layout='constrained')
         axis = figure.subplots()
-        for index, row in enumerate(found):
+        for row in found:
+            index = totals.index(row)
             values = row['action_error']['by_row']
             axis.plot(
                 np.arange(1, len(values) + 1),

@@ -9,6 +9,7 @@ from typing import Any
 
 Result = Mapping[str, Any]
 Lines = list[list[str]]
+_PAIRS = ['difference', 'p', 'kept']
 
 
 def display_names(rows: Sequence[Result]) -> dict[str, str]:
@@ -34,7 +35,7 @@ def success_lines(results: Sequence[Result], totals: Sequence[Result]) -> Lines:
     paired, errors = _any(totals, 'paired'), _any(totals, 'action_error')
     heading = ['checkpoint', 'stored bits', *tasks]
     heading += ['all tasks'] * (len(tasks) > 1)
-    heading += ['difference', 'p', 'kept'] * paired + ['action error'] * errors
+    heading += _PAIRS * paired + ['action error'] * errors
     lines = [heading]
     for row in totals:
         line = [names[row['checkpoint']], bits_text(row)]
@@ -52,15 +53,14 @@ def success_lines(results: Sequence[Result], totals: Sequence[Result]) -> Lines:
 def terminal_lines(results: Sequence[Result], totals: Sequence[Result]) -> Lines:
     """Heading and one line for each checkpoint and task, then one for all tasks; narrow."""
     names, paired = display_names(totals), _any(totals, 'paired')
-    heading = ['checkpoint', 'bits', 'task', 'success'] + ['difference', 'p', 'kept'] * paired
+    heading = ['checkpoint', 'bits', 'task', 'success'] + _PAIRS * paired
     lines = [heading]
     for row in totals:
         mine = [one for one in results if one['checkpoint'] == row['checkpoint']]
         tasks = [(one['task'], one) for one in mine] + [('all tasks', row)] * (len(mine) > 1)
         for index, (task, one) in enumerate(tasks):
             first = [names[row['checkpoint']], bits_text(row)] if index == 0 else ['', '']
-            kept = [kept_text(row.get('kept')) if one is tasks[-1][1] else '']
-            pairs = [*_pair_cells(one)[:2], *kept] if paired else []
+            pairs = _pair_cells(one) if paired else []
             lines.append([*first, task, str(one['text']), *pairs])
     return lines
 
@@ -68,9 +68,9 @@ def terminal_lines(results: Sequence[Result], totals: Sequence[Result]) -> Lines
 def measure_lines(results: Sequence[Result], totals: Sequence[Result]) -> Lines:
     """Heading and one line for each checkpoint and task: what was measured besides success."""
     names = display_names(totals)
-    paired, errors = _any(results, 'paired'), _any(results, 'action_error')
+    errors = _any(results, 'action_error')
     heading = ['checkpoint', 'task', 'time to success', 'jerk', 'policy call']
-    heading += ['difference', 'p'] * paired + ['action error', 'first row', 'last row'] * errors
+    heading += ['action error', 'first row', 'last row'] * errors
     lines = [heading]
     for row in results:
         latency, jerk = row.get('latency_p50_s'), row.get('jerk_rms_p50')
@@ -81,8 +81,6 @@ def measure_lines(results: Sequence[Result], totals: Sequence[Result]) -> Lines:
             _with_unit(jerk, 1, 'rad/s^3'),
             _with_unit(latency and 1e3 * latency, 0, 'ms'),
         ]
-        if paired:
-            line += _pair_cells(row)[:2]
         if errors:
             error = row.get('action_error')
             by_row = error['by_row'] if error else [None]
@@ -127,6 +125,17 @@ def markdown(lines: Lines) -> str:
     return ''.join(f'| {" | ".join(row)} |\n' for row in rows)
 
 
+def aligned(lines: Lines) -> str:
+    """Plain text in columns, with a rule below the heading."""
+    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+    rows = [lines[0], ['-' * width for width in widths], *lines[1:]]
+    text = [
+        '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return '\n'.join(text) + '\n'
+
+
 def markdown_page(report: Mapping[str, Any], command: str) -> str:
     """Everything that a reader of the numbers needs, as Markdown.
 
@@ -167,9 +176,9 @@ def _explanations(totals: Sequence[Result]) -> list[str]:
     paired = next((row['paired'] for row in totals if row.get('paired')), None)
     if paired:
         parts.append(
-            f'Difference to {paired["reference"]} on the same seeds, with the 95 % interval of '
-            'Newcombe for pairs; p of the exact McNemar test; kept: share of its success, with a '
-            'paired bootstrap.\n'
+            f'Difference to {paired["reference"]} on the same seeds in points, with the 95 % '
+            'interval of Newcombe for pairs; p of the exact McNemar test; kept: share of its '
+            'success, with the 95 % interval of Donner and Zou.\n'
         )
     error = next((row['action_error'] for row in totals if row.get('action_error')), None)
     if error:
@@ -199,9 +208,9 @@ def percent(rate: float) -> int:
 
 
 def difference_text(pairs: Mapping[str, Any]) -> str:
-    """Such as ``-12 % (-18 to -6)``."""
+    """Such as ``-12 (-18 to -6)``, in points."""
     low, high = pairs['interval']
-    return f'{percent(pairs["difference"]):+d} % ({percent(low):+d} to {percent(high):+d})'
+    return f'{percent(pairs["difference"]):+d} ({percent(low):+d} to {percent(high):+d})'
 
 
 def p_text(value: float) -> str:
@@ -209,19 +218,19 @@ def p_text(value: float) -> str:
     return '< 0.0001' if value < 1e-4 else f'{value:.2g}'
 
 
-def kept_text(kept: Mapping[str, Any] | None) -> str:
-    """Such as ``93 % (88 to 98)``."""
-    if not kept:
+def kept_text(pairs: Mapping[str, Any]) -> str:
+    """Such as ``93 % (88 to 98 %)``; a dash where the reference never succeeded."""
+    if pairs['kept'] is None:
         return '-'
-    low, high = kept['interval']
-    return f'{percent(kept["share"])} % ({percent(low)} to {percent(high)})'
+    low, high = pairs['kept_interval']
+    return f'{percent(pairs["kept"])} % ({percent(low)} to {percent(high)} %)'
 
 
 def _pair_cells(row: Result) -> list[str]:
     pairs = row.get('paired')
     if not pairs:
         return ['-', '-', '-']
-    return [difference_text(pairs), p_text(pairs['p_value']), kept_text(row.get('kept'))]
+    return [difference_text(pairs), p_text(pairs['p_value']), kept_text(pairs)]
 
 
 def _success(row: Result | None) -> str:

@@ -87,15 +87,35 @@ def test_outcomes_are_paired_by_seed():
         Pairs.of({}, {})
 
 
-def test_the_kept_share_with_its_bootstrap():
-    kept = kept_success({'a': Pairs(80, 2, 10, 8), 'b': Pairs(40, 0, 10, 50)})
-    assert kept is not None and kept.share == pytest.approx(122 / 140)
-    # The delta method, pair by pair: the mean of (this - share * reference) over the reference's.
-    values = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], [120, 2, 20, 58], axis=0)
-    residual = values[:, 0] - kept.share * values[:, 1]
-    half = 1.96 * residual.std() / math.sqrt(len(values)) / values[:, 1].mean()
-    assert kept.interval.low == pytest.approx(kept.share - half, abs=0.01)
-    assert kept.interval.high == pytest.approx(kept.share + half, abs=0.01)
-    assert kept == kept_success({'a': Pairs(80, 2, 10, 8), 'b': Pairs(40, 0, 10, 50)})
-    assert kept_success({'a': Pairs(0, 3, 0, 5)}) is None
-    assert kept_success({}) is None
+@pytest.mark.parametrize(
+    'cells', [(120, 2, 20, 58), (60, 20, 15, 5), (30, 10, 40, 120), (150, 5, 5, 40)]
+)
+def test_the_kept_share_has_the_interval_of_a_paired_bootstrap(cells):
+    pairs = Pairs(*cells)
+    kept = kept_success(pairs)
+    assert kept is not None
+    assert kept.share == pytest.approx((cells[0] + cells[1]) / (cells[0] + cells[2]))
+    random, n = np.random.default_rng(1), sum(cells)
+    draws = random.multinomial(n, np.array(cells) / n, 20_000)
+    shares = (draws[:, 0] + draws[:, 1]) / (draws[:, 0] + draws[:, 2])
+    low, high = np.percentile(shares, [2.5, 97.5])
+    # An asymptotic and a resampled interval of a few hundred pairs: alike to a tenth of the width.
+    width = high - low
+    assert kept.interval.low == pytest.approx(low, abs=0.12 * width)
+    assert kept.interval.high == pytest.approx(high, abs=0.12 * width)
+
+
+def test_what_was_never_seen_is_not_said_to_be_nothing():
+    never = kept_success(Pairs(0, 0, 8, 2))
+    assert never is not None and never.share == 0.0
+    assert never.interval.low == 0.0 and 0.2 < never.interval.high < 0.6
+    always = kept_success(Pairs(10, 0, 0, 0))
+    assert always is not None and 0.6 < always.interval.low < 1.0 < always.interval.high
+    assert kept_success(Pairs(0, 3, 0, 5)) is None
+
+
+@given(PAIRS)
+def test_the_kept_interval_holds_the_share(pairs):
+    kept = kept_success(pairs)
+    if kept is not None:
+        assert 0.0 <= kept.interval.low <= kept.share <= kept.interval.high
