@@ -33,30 +33,31 @@ def write(path, lengths=LENGTHS, attributes=None):
     return path
 
 
-def test_all_demonstrations_of_a_task_in_the_order_they_were_made(tmp_path):
+def test_each_demonstration_is_a_recording_in_the_order_they_were_made(tmp_path):
     path = write(tmp_path / NAME)
-    (recording,) = open_recordings(path, NEEDS)
-    assert recording.kind == 'libero_hdf5' and len(recording) == 6
-    assert recording.instruction == (
-        'pick up the black bowl next to the plate and place it on the plate'
-    )
-    order = [(demo, frame) for demo in LENGTHS for frame in range(LENGTHS[demo])]
+    recordings = open_recordings(path, NEEDS)
+    assert [(one.name, len(one)) for one in recordings] == [
+        (f'{NAME}:{demo}', length) for demo, length in LENGTHS.items()
+    ]
     with h5py.File(path) as file:
-        for index, (demo, frame) in enumerate(order):
+        for recording, demo in zip(recordings, LENGTHS, strict=True):
+            assert recording.kind == 'libero_hdf5' and recording.path == path
             seen = file[f'data/{demo}/obs']
-            observation = recording.observation(index)
-            np.testing.assert_array_equal(
-                observation.images['agentview_image'], seen['agentview_rgb'][frame]
-            )
-            np.testing.assert_array_equal(
-                observation.images['robot0_eye_in_hand_image'], seen['eye_in_hand_rgb'][frame]
-            )
-            expected = [*seen['ee_pos'][frame], *seen['ee_ori'][frame],
-                        *seen['gripper_states'][frame]]  # fmt: skip
-            np.testing.assert_array_equal(observation.proprioception, expected)
-            assert observation.instruction == recording.instruction
-    recording.close()
-    assert len(recording.digest()) == 64
+            for frame in range(len(recording)):
+                observation = recording.observation(frame)
+                assert observation.instruction == (
+                    'pick up the black bowl next to the plate and place it on the plate'
+                )
+                np.testing.assert_array_equal(
+                    observation.images['agentview_image'], seen['agentview_rgb'][frame]
+                )
+                np.testing.assert_array_equal(
+                    observation.images['robot0_eye_in_hand_image'], seen['eye_in_hand_rgb'][frame]
+                )
+                parts = [seen[key][frame] for key in ('ee_pos', 'ee_ori', 'gripper_states')]
+                np.testing.assert_array_equal(observation.proprioception, np.concatenate(parts))
+    recordings[0].close()
+    assert len({one.digest() for one in recordings}) == 3
 
 
 @pytest.mark.parametrize(
@@ -70,31 +71,32 @@ def test_all_demonstrations_of_a_task_in_the_order_they_were_made(tmp_path):
     ],
 )  # fmt: skip
 def test_the_instruction_is_read_off_the_name(tmp_path, name, text):
-    (recording,) = open_recordings(write(tmp_path / name), NEEDS)
+    recording, *_ = open_recordings(write(tmp_path / name), NEEDS)
     assert recording.instruction == text
 
 
 def test_under_another_name_the_file_or_the_user_says_it(tmp_path):
     told = {'problem_info': json.dumps({'language_instruction': 'open the drawer '})}
-    (recording,) = open_recordings(write(tmp_path / 'a.hdf5', attributes=told), NEEDS)
+    recording, *_ = open_recordings(write(tmp_path / 'a.hdf5', attributes=told), NEEDS)
     assert recording.instruction == 'open the drawer'
     path = write(tmp_path / 'b.hdf5')
-    (recording,) = open_recordings(path, NEEDS, Given(instruction='close it'))
+    recording, *_ = open_recordings(path, NEEDS, Given(instruction='close it'))
     assert recording.instruction == 'close it'
     with pytest.raises(HbvlaError, match=f'^{path}: does not say its task; give it with'):
         open_recordings(path, NEEDS)
 
 
-def test_a_folder_has_one_recording_a_task(tmp_path):
+def test_a_folder_holds_the_demonstrations_of_all_its_tasks(tmp_path):
     for name in ('a_demo.hdf5', 'b_demo.hdf5'):
-        write(tmp_path / name)
-    assert [one.instruction for one in open_recordings(tmp_path, NEEDS)] == ['a', 'b']
+        write(tmp_path / name, {'demo_0': 1, 'demo_1': 0, 'demo_2': 1})
+    found = [(one.instruction, one.name[-6:]) for one in open_recordings(tmp_path, NEEDS)]
+    assert found == [('a', 'demo_0'), ('a', 'demo_2'), ('b', 'demo_0'), ('b', 'demo_2')]
 
 
 def test_a_policy_without_wrist_camera_and_proprioception(tmp_path):
     needs = Needs(('agentview_image',), 0, 'libero')
-    (recording,) = open_recordings(write(tmp_path / NAME), needs)
-    assert list(recording.observation(5).images) == ['agentview_image']
+    recording, *_ = open_recordings(write(tmp_path / NAME), needs)
+    assert list(recording.observation(2).images) == ['agentview_image']
 
 
 def remove(path, key):
@@ -125,6 +127,6 @@ def test_what_does_not_fit_is_one_line(tmp_path):
     with pytest.raises(HbvlaError, match='has 8 values, the policy takes 7'):
         open_recordings(path, Needs(('agentview_image',), 7, 'libero'))
     remove(path, 'data/demo_10/obs/eye_in_hand_rgb')
-    (recording,) = open_recordings(path, NEEDS)
+    *_, recording = open_recordings(path, NEEDS)
     with pytest.raises(HbvlaError, match='no /data/demo_10/obs/eye_in_hand_rgb'):
-        recording.observation(4)
+        recording.observation(0)
