@@ -7,23 +7,24 @@ import argparse
 import contextlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hbvla_ros.errors import HbvlaError
 
 if TYPE_CHECKING:
     from hbvla_ros.evaluation.suites.base import Suite
     from hbvla_ros.evaluation.suites.run import SuiteEvaluation
-    from hbvla_ros.policy import Platform
+    from hbvla_ros.evaluation.work_file import WorkFile
+    from hbvla_ros.policy import Platform, Policy
 
 # OpenVLA-OFT's evaluations are run with it.
 SEED = 7
 # Options of ``hbvla eval`` that a suite has no use for.
 _NOT_WITH_SUITE = ('ros', 'workers', 'ray', 'parallel', 'max_seconds', 'against', 'reference',
-                   'resume', 'markdown', 'plots')  # fmt: skip
+                   'markdown', 'plots')  # fmt: skip
 
 
 def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +77,8 @@ def run_suite(options: argparse.Namespace) -> int:
         )  # fmt: skip
         total = sum(episodes or one.trials for one in tasks)
         reporter.begin(f'{checkpoint}, {suite.label}', total)
-        evaluation = evaluate_suite(policy, suite, episodes, seed, reporter.episode)
+        store = _store(options, policy, suite, seed)
+        evaluation = evaluate_suite(policy, suite, episodes, seed, reporter.episode, store)
     result = {
         **evaluation.to_json(),
         'folder': str(checkpoint),
@@ -87,6 +89,8 @@ def run_suite(options: argparse.Namespace) -> int:
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(options.out, text)
+    if store is not None:
+        store.finish()
     print(text if options.json else _summary(evaluation), end='')
     return 0
 
@@ -96,6 +100,8 @@ def _check_options(options: argparse.Namespace) -> Path:
     for name in _NOT_WITH_SUITE:
         if getattr(options, name) not in (None, False):
             raise HbvlaError(f'--{name.replace("_", "-")}: not with --suite; leave it out')
+    if options.resume and options.out is None:
+        raise HbvlaError('--resume: name the result file of the run that was stopped with --out')
     for name in ('checkpoints', 'tasks'):
         given = getattr(options, name) or []
         if len(given) > 1:
@@ -122,6 +128,41 @@ def _suite(
     else:
         suite = SimplerSuite(platform.robot, task, seed)
     return suite, suite.fit(platform, keys)
+
+
+class _Kept:
+    """Finished episodes in the work file beside ``--out``."""
+
+    def __init__(self, work: WorkFile, identity: str) -> None:
+        self._work, self._identity = work, identity
+
+    def get(self, task: str, trial: int) -> Mapping[str, Any] | None:
+        """See :class:`hbvla_ros.evaluation.suites.run.Store`."""
+        return self._work.known.get(self._key(task, trial))
+
+    def put(self, task: str, trial: int, record: Mapping[str, Any]) -> None:
+        """See :class:`hbvla_ros.evaluation.suites.run.Store`."""
+        self._work.put(self._key(task, trial), dict(record))
+
+    def finish(self) -> None:
+        """The result is written."""
+        self._work.finish()
+
+    def _key(self, task: str, trial: int) -> str:
+        return f'{self._identity} {task} {trial}'
+
+
+def _store(options: argparse.Namespace, policy: Policy, suite: Suite, seed: int) -> _Kept | None:
+    """Where finished episodes go, None without ``--out``."""
+    from hbvla_ros.evaluation.work_file import WorkFile, header, work_path
+
+    if options.out is None:
+        return None
+    settings = {'suite': suite.name, 'seed': seed, 'device': options.device or 'cpu',
+                'platform': policy.platform.to_json(), **suite.settings}  # fmt: skip
+    checkpoints = {str(options.checkpoints[0]): policy.checkpoint}
+    work = WorkFile(work_path(options.out), header(settings, checkpoints, {}), options.resume)
+    return _Kept(work, policy.checkpoint)
 
 
 def _datasets(checkpoint: Path) -> Sequence[str]:

@@ -79,8 +79,12 @@ class WorkFile:
 
     def add(self, unit: Unit, outcome: Outcome) -> None:
         """Keep the outcome of a unit; it is on its way to the disk when this returns."""
-        self.known[unit.key] = outcome
-        self._write({'unit': unit.key, 'outcome': outcome})
+        self.put(unit.key, outcome)
+
+    def put(self, key: str, outcome: Outcome) -> None:
+        """Keep an outcome under a key."""
+        self.known[key] = outcome
+        self._write({'unit': key, 'outcome': outcome})
 
     def finish(self) -> None:
         """Note that the run came to its end, so that the next one may begin afresh."""

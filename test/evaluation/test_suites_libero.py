@@ -53,6 +53,7 @@ class StandIn:
         self.gripper = np.zeros(2)
         self.done_after: int | None = None  # steps of an episode, the settling ones included
         self.breaks_after: int | None = None
+        self.breaks_in: int | None = None  # number of the episode
         self.environments: list[Environment] = []
 
 
@@ -78,6 +79,10 @@ class Environment:
         assert self.calls[-1] == ('reset',), 'the initial state would be lost in a later reset'
         self.calls.append(('state', float(state[0])))
         self.steps = 0
+        if self.stand_in.breaks_in is not None:
+            self.stand_in.breaks_in -= 1
+            if self.stand_in.breaks_in == 0:
+                raise RuntimeError('no memory left')
         return self.observation()
 
     def step(self, action):
@@ -400,6 +405,36 @@ def test_the_command_prints_json_that_libero_does_not_spoil(stand_in, checkpoint
     assert '[info] using task orders' in captured.err and result['versions']['torch']
 
 
+def test_a_stopped_command_goes_on_with_the_same_result(
+    stand_in, checkpoint, tmp_path, capsys, monkeypatch
+):
+    out, stand_in.done_after = tmp_path / 'a.json', 15
+    arguments = ['eval', str(checkpoint), '--suite', 'libero', '--episodes', '3', '--out', str(out)]
+    stand_in.breaks_in = 5
+    assert main(arguments) == 2
+    assert 'task_1, trial 1: the simulator failed' in capsys.readouterr().err
+    assert not out.exists()
+    stand_in.breaks_in = None
+    assert main(arguments) == 2
+    assert 'add --resume to go on' in capsys.readouterr().err
+    before = len(stand_in.environments)
+    assert main([*arguments, '--resume']) == 0
+    # The first task is done; in the second one the first episode is drawn, but not run.
+    second, third = stand_in.environments[before:]
+    assert [call for call in second.calls if call[0] in ('seed', 'reset', 'state')] == [
+        ('seed', 0), ('reset',), ('reset',), ('state', 101.0), ('reset',), ('state', 102.0),
+    ]  # fmt: skip
+    assert sum(call[0] == 'state' for call in third.calls) == 3
+    resumed = json.loads(out.read_text())
+    assert main([*arguments[:-1], str(tmp_path / 'b.json')]) == 0
+    whole = json.loads((tmp_path / 'b.json').read_text())
+    for result in (resumed, whole):
+        for row in result['rows']:
+            del row['latency_p50_s'], row['latency_p95_s']
+    assert resumed['rows'] == whole['rows'] and resumed['tasks'] == whole['tasks']
+    assert resumed['episodes'] == 9 and resumed['settings'] == whole['settings']
+
+
 def test_the_command_prints_a_line_a_task(stand_in, checkpoint, capsys):
     stand_in.done_after = 12
     arguments = ['eval', str(checkpoint), '--suite', 'libero', '--task', '1', '--episodes', '1']
@@ -424,7 +459,7 @@ def test_the_task_suite_is_libero_s_alone(checkpoint, capsys):
         (['--episodes', '99'], '99 episodes a task'),
         (['--episodes', '0'], '0 episodes a task'),
         (['--ros'], '--ros: not with --suite'),
-        (['--resume'], '--resume: not with --suite'),
+        (['--resume'], '--resume: name the result file'),
         (['--max-seconds', '3'], '--max-seconds: not with --suite'),
         (['--task', '0', '1'], '2 tasks: --suite takes one at a time'),
         (['--parallel', '2'], '--parallel: not with --suite'),

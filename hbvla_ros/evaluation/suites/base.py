@@ -48,6 +48,9 @@ class Scene(abc.ABC):
     def start(self, trial: int) -> None:
         """Begin an episode; the trial decides where everything is."""
 
+    def skip(self, trial: int) -> None:  # noqa: B027 - most scenes are decided by the trial alone
+        """Leave an episode out that an earlier run has done, with what it changes for the next."""
+
     @abc.abstractmethod
     def observe(self) -> tuple[dict[str, NDArray[np.uint8]], Values]:
         """Camera frames as the platform's transforms take them, and the proprioception (P,)."""

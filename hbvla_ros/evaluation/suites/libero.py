@@ -153,6 +153,10 @@ class LiberoScene(Scene):
         for _ in range(SETTLING_STEPS):
             self._seen = self._environment.step(list(DUMMY_ACTION))[0]
 
+    def skip(self, trial: int) -> None:
+        """Draw what a reset draws: the simulator is seeded once for all episodes of a task."""
+        self._environment.reset()
+
     def observe(self) -> tuple[dict[str, NDArray[np.uint8]], Values]:
         """Frames as robosuite renders them, position, axis angle and two gripper joints (8,)."""
         images = {camera: self._seen[camera] for camera in CAMERAS}

@@ -1,5 +1,5 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""The episode loop that all suites share, and its results.
+"""The episode loop that all suites share.
 
 The loop is OpenVLA-OFT's: whole chunks are executed open loop, one row a control step, and the
 policy is asked again when the chunk is used up (openvla_oft spec, section 10).
@@ -10,18 +10,17 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from hbvla_ros.data import Observation
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.evaluation.episode import EpisodeResult, Evaluation, Trace
-from hbvla_ros.evaluation.statistics import Percentiles, SuccessRate
+from hbvla_ros.evaluation.episode import EpisodeResult, Trace
 from hbvla_ros.evaluation.suites.base import Scene, Suite, SuiteTask, Values
+from hbvla_ros.evaluation.suites.results import SuiteEpisode, SuiteEvaluation
 
 if TYPE_CHECKING:
     from hbvla_ros.policy import Policy
@@ -31,71 +30,14 @@ if TYPE_CHECKING:
 EPISODES_OF_A_TASK = 1000
 
 
-@dataclass(frozen=True)
-class SuiteEpisode(EpisodeResult):
-    """One episode of a suite.
+class Store(Protocol):
+    """Keeps finished episodes, so that a run that is stopped can go on."""
 
-    ``seed`` is its number in the suite, ``stage`` 1 on success, the trace's ``commands`` (T, 7)
-    are the rows of the chunks and its ``positions`` (T, P) the proprioception.
+    def get(self, task: str, trial: int) -> Mapping[str, Any] | None:
+        """Record of an episode of an earlier run, None if there is none."""
 
-    Attributes:
-        task: name of the task.
-        trial: number of the episode within the task.
-    """
-
-    task: str = ''
-    trial: int = 0
-
-    def row(self) -> dict[str, Any]:
-        """The episode as plain JSON types, without its trace."""
-        latency = Percentiles.of(self.latencies)
-        return {
-            'seed': self.seed,
-            'task': self.task,
-            'trial': self.trial,
-            'instruction': self.instruction,
-            'success': self.success,
-            'duration_s': round(self.duration, 3),
-            'time_to_success_s': round(self.duration, 3) if self.success else None,
-            'chunks': self.chunks,
-            'latency_p50_s': latency and round(latency.p50, 5),
-            'latency_p95_s': latency and round(latency.p95, 5),
-        }
-
-
-@dataclass(frozen=True)
-class SuiteEvaluation(Evaluation):
-    """All episodes of one checkpoint in a suite; also counted by task.
-
-    Attributes:
-        tasks: names in the order they were run.
-    """
-
-    tasks: Sequence[str] = field(default_factory=tuple)
-
-    def by_task(self) -> dict[str, SuccessRate]:
-        """Successes of each task."""
-        rates = {}
-        for task in self.tasks:
-            episodes = [one for one in self.episodes if getattr(one, 'task', '') == task]
-            rates[task] = SuccessRate.of([one.success for one in episodes])
-        return rates
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything except the traces, as plain JSON types."""
-        latency, duration = self.latency, self.time_to_success
-        return {
-            'checkpoint': self.checkpoint,
-            'task': self.task,
-            **_rate_json(self.success),
-            'time_to_success_p50_s': duration and round(duration.p50, 3),
-            'latency_p50_s': latency and round(latency.p50, 5),
-            'latency_p95_s': latency and round(latency.p95, 5),
-            'wall_seconds': round(self.wall_seconds, 1),
-            'settings': dict(self.settings),
-            'tasks': [{'task': name, **_rate_json(rate)} for name, rate in self.by_task().items()],
-            'rows': [episode.row() for episode in self.episodes],
-        }
+    def put(self, task: str, trial: int, record: Mapping[str, Any]) -> None:
+        """Keep the record of an episode that has just ended."""
 
 
 def run_trial(
@@ -169,6 +111,7 @@ def evaluate_suite(
     trials: int | None = None,
     seed: int = 7,
     progress: Callable[[EpisodeResult], None] | None = None,
+    store: Store | None = None,
 ) -> SuiteEvaluation:
     """Run a policy through a suite, task after task.
 
@@ -177,7 +120,8 @@ def evaluate_suite(
         suite: what to run.
         trials: episodes a task, the first ones of the protocol; None for all of them.
         seed: of the random numbers that the simulators draw.
-        progress: called with each episode as it ends.
+        progress: called with each episode as it ends, not with those of the store.
+        store: has the episodes of an earlier run that was stopped, and takes new ones.
 
     Raises:
         HbvlaError: no package, no policy for this suite, more trials than there are.
@@ -190,9 +134,21 @@ def evaluate_suite(
     policy.warmup()
     episodes: list[EpisodeResult] = []
     for task in tasks:
+        numbers = range(trials or task.trials)
+        known = {trial: store and store.get(task.name, trial) for trial in numbers}
+        if all(known.values()):
+            episodes += [SuiteEpisode.from_record(known[trial] or {}) for trial in numbers]
+            continue
         with _opened(suite, task) as scene:
-            for trial in range(trials or task.trials):
+            for trial in numbers:
+                record = known[trial]
+                if record:
+                    scene.skip(trial)
+                    episodes.append(SuiteEpisode.from_record(record))
+                    continue
                 episodes.append(run_trial(policy, scene, task, trial, suite.step))
+                if store is not None:
+                    store.put(task.name, trial, episodes[-1].record())
                 if progress is not None:
                     progress(episodes[-1])
     settings = {
@@ -212,16 +168,6 @@ def evaluate_suite(
         time.perf_counter() - started,
         tasks=[task.name for task in tasks],
     )
-
-
-def _rate_json(rate: SuccessRate) -> dict[str, Any]:
-    return {
-        'episodes': rate.episodes,
-        'successes': rate.successes,
-        'success_rate': rate.rate,
-        'interval': [rate.interval.low, rate.interval.high],
-        'text': str(rate),
-    }
 
 
 def check_trials(suite: Suite, tasks: Sequence[SuiteTask], trials: int | None) -> None:
