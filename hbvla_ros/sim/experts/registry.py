@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hbvla_ros.sim.experts.base import Expert
 from hbvla_ros.sim.experts.hand_over import HandOverExpert
+from hbvla_ros.sim.experts.insertion import InsertionExpert
 from hbvla_ros.sim.experts.pick_place import PickPlaceExpert
 from hbvla_ros.sim.experts.sequence import SequenceExpert
 from hbvla_ros.sim.experts.stack import StackExpert
@@ -22,6 +23,7 @@ _EXPERTS: dict[str, Callable[[AlohaSimulation], Expert]] = {
     'stack': StackExpert,
     'hand_over': HandOverExpert,
     'transfer_cube': TransferCubeExpert,
+    'insertion': InsertionExpert,
 }
 
 

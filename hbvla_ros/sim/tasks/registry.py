@@ -8,6 +8,7 @@ from typing import Any
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.sim.tasks.base import Task
 from hbvla_ros.sim.tasks.hand_over import HandOver
+from hbvla_ros.sim.tasks.insertion import Insertion
 from hbvla_ros.sim.tasks.pick_place import PickPlace
 from hbvla_ros.sim.tasks.sequence import Sequence
 from hbvla_ros.sim.tasks.stack import Stack
@@ -21,6 +22,7 @@ _TASKS: tuple[Task[Any, Any], ...] = (
     Stack(),
     HandOver(),
     TransferCube(),
+    Insertion(),
 )  # fmt: skip
 
 
