@@ -27,13 +27,14 @@ if TYPE_CHECKING:
 
 ALOFT = 0.06  # m, an object whose centre is above has been lifted
 _UPRIGHT = math.pi / 2  # rad of the wrist, with which a level gripper closes from above and below
-_AT_MEETING = 0.05  # m between object and meeting point at which the receiver comes
+_AT_MEETING = 0.08  # m between object and meeting point at which the receiver comes
 _STAND_BY = 0.12  # m from the middle, where the receiver waits while the object comes
 _CLEAR = 0.07  # m between a hand and an object that it has let go
 _RETREAT = 0.09  # m ahead of a hand that moves straight back
 _OPEN = 0.85  # opening above which a gripper has not closed on anything
 _GRIPS = (0.25, 0.82)  # opening of a gripper with an object between its fingers
 _STILL = 0.35  # 1/s, speed of fingers that have come to rest
+_MET = 1.5  # 1/s, speed of fingers that have met an object and no longer close on it
 _FETCH_X = 0.10  # m beyond the middle, further than which the giver cannot reach
 _BRING_X = 0.05  # m beyond the middle, where the receiver puts such an object down
 _LOW = 0.05  # m, height of a grasp point that may let go above the table
@@ -56,7 +57,7 @@ class _Hand:
         self.arm = arm
         self.joints = simulation.joint_positions()[part]
         self.opening = float(simulation.joint_positions()[7 * arm + 6])
-        self.still = abs(simulation.joint_velocities()[7 * arm + 6]) < _STILL
+        self.speed = abs(float(simulation.joint_velocities()[7 * arm + 6]))
         tip = simulation.tip_positions()[arm]
         self.tip = motion.point(tip)
         # Along x: its own side of the table is at -inward.
@@ -65,8 +66,8 @@ class _Hand:
         offset = target - tip
         axis = np.array([self.inward * math.cos(self.pitch), 0.0, -math.sin(self.pitch)])
         self.distance = float(np.linalg.norm(offset))
-        self._along = float(offset @ axis)
-        self._across = float(np.linalg.norm(offset - self._along * axis))
+        self.along = float(offset @ axis)
+        self._across = float(np.linalg.norm(offset - self.along * axis))
 
     @property
     def level(self) -> bool:
@@ -77,13 +78,13 @@ class _Hand:
     def around(self) -> bool:
         """Whether it can close on the object, or is closing."""
         if self.opening > _OPEN:
-            return self._across < 0.013 and -0.022 < self._along < 0.012
-        return self._across < 0.030 and -0.045 < self._along < 0.022
+            return self._across < 0.013 and -0.035 < self.along < 0.012
+        return self._across < 0.030 and -0.045 < self.along < 0.022
 
     @property
     def grips(self) -> bool:
         """Whether its fingers have met the object, be it only with their ends."""
-        between = self._across < 0.035 and -0.045 < self._along < 0.040
+        between = self._across < 0.035 and -0.045 < self.along < 0.040
         return between and _GRIPS[0] < self.opening < _GRIPS[1]
 
     def to(self, goal: Point, gripper: float, pitch: float = DOWN) -> _Move:
@@ -129,7 +130,7 @@ def _moves(giver: _Hand, receiver: _Hand, target: Point) -> tuple[_Move, _Move]:
         return _leave(giver), _keep(giver, receiver, target)
     if _must_fetch(giver, receiver, target):
         return giver.home(), _bring(receiver, target)
-    if giver.grips and (aloft or giver.still):
+    if giver.grips and (aloft or giver.speed < _STILL):
         return _offer(giver, target), _receive(giver, receiver, target)
     return _pick(giver, target), _stand_back(receiver)
 
@@ -137,7 +138,7 @@ def _moves(giver: _Hand, receiver: _Hand, target: Point) -> tuple[_Move, _Move]:
 def _has_received(giver: _Hand, receiver: _Hand) -> bool:
     """Whether the giver may let go, or has."""
     if giver.grips:
-        return receiver.grips and receiver.around and receiver.still
+        return receiver.grips and receiver.around and receiver.speed < _MET
     return receiver.grips
 
 
@@ -186,10 +187,13 @@ def _receive(giver: _Hand, receiver: _Hand, target: Point) -> _Move:
         if receiver.level and receiver.distance > 0.10:
             return receiver.to((-receiver.inward * _STAND_BY, *MEETING[1:]), 1.0, pitch=0.0)
         return _stand_back(receiver)
+    if receiver.along < -0.04:
+        # Past the object: around it rather than through the giver's fingers.
+        return _back_off(receiver)
     aside = math.hypot(receiver.tip[1] - target[1], receiver.tip[2] - target[2])
     turn = abs(receiver.joints[5] - _UPRIGHT) + abs(receiver.pitch)
     back = max(
-        min(max(aside - 0.010, 0.0) * 3.0, 0.08),
+        min(max(aside - 0.012, 0.0) * 2.0, 0.08),
         min(max(_OPEN - receiver.opening, 0.0) * 0.3, 0.07),
         min(max(turn - 0.15, 0.0) * 0.3, 0.08),
     )
@@ -199,9 +203,14 @@ def _receive(giver: _Hand, receiver: _Hand, target: Point) -> _Move:
 def _stand_back(hand: _Hand) -> _Move:
     """Wait at home, ready to receive; straight back first where the object is close."""
     if hand.level and hand.distance < 0.08:
-        x, y, z = hand.tip
-        return hand.to((x - hand.inward * _RETREAT, y, z), 1.0, pitch=0.0)
+        return _back_off(hand)
     return hand.home(upright=True)
+
+
+def _back_off(hand: _Hand) -> _Move:
+    """Straight back, open."""
+    x, y, z = hand.tip
+    return hand.to((x - hand.inward * _RETREAT, y, z), 1.0, pitch=0.0)
 
 
 def _leave(hand: _Hand) -> _Move:
@@ -224,12 +233,12 @@ def _keep(giver: _Hand, receiver: _Hand, target: Point) -> _Move:
 
 def _bring(hand: _Hand, target: Point) -> _Move:
     """Take an object that the giver cannot reach and put it down where it can."""
-    if not (hand.grips and hand.still):
-        return _pick(hand, target)
     x, y, z = hand.tip
     short = -target[0] * hand.inward - _BRING_X
-    if short < 0.03 and z < _LOW:
+    if hand.grips and short < 0.03 and z < _LOW:
         return hand.to(hand.tip, 1.0)
+    if not (hand.grips and hand.speed < _STILL):
+        return _pick(hand, target)
     if short < 0.01:
         return hand.to((x, y, z - 0.05), 0.0)
     free = _free(target)
