@@ -70,7 +70,7 @@ class Insertion(Task[InsertionLayout, Progress]):
 
     name = 'insertion'
     stages = STAGES
-    max_seconds = 16.0
+    max_seconds = 20.0
     stay_seconds = 0.12  # gym-aloha counts an instant
     props = (SOCKET, *PEGS)
 
