@@ -38,13 +38,22 @@ class StandIn:
         self.environments: list[Environment] = []
 
 
+def pose(values):
+    """A SAPIEN pose."""
+    return types.SimpleNamespace(p=values[:3], q=values[3:])
+
+
 class Inner:
     """The ManiSkill2 environment below the wrappers."""
 
     def __init__(self, stand_in, task):
         self.stand_in, self.steps = stand_in, 0
         self.robot_uid = 'widowx' if task.startswith('widowx') else 'google_robot_static'
-        self.agent = types.SimpleNamespace(get_gripper_closedness=lambda: stand_in.closedness)
+        self.agent = types.SimpleNamespace(
+            get_gripper_closedness=lambda: stand_in.closedness, base_pose=pose(stand_in.base)
+        )
+        # In all tasks; the observation has it in some of them only.
+        self.tcp = types.SimpleNamespace(pose=pose(stand_in.tool))
 
     def get_language_instruction(self):
         second = self.stand_in.second_part_at
@@ -76,11 +85,7 @@ class Environment:
     def observation(self):
         frame = np.full((48, 64, 3), self.unwrapped.steps, dtype=np.uint8)
         camera = '3rd_view_camera' if 'widowx' in self.task else 'overhead_camera'
-        return {
-            'agent': {'base_pose': self.stand_in.base},
-            'extra': {'tcp_pose': self.stand_in.tool},
-            'image': {camera: {'rgb': frame}},
-        }
+        return {'agent': {}, 'extra': {}, 'image': {camera: {'rgb': frame}}}
 
     def close(self):
         self.closed = True

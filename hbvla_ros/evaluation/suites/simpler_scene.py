@@ -79,9 +79,11 @@ class SimplerScene(Scene):
         """The evaluation camera's frame, and the pose of the gripper in the robot's base frame."""
         package = importlib.import_module(OBSERVATIONS)
         image = package.get_image_from_maniskill2_obs_dict(self._inner, self._seen)
-        openness = 1.0 - float(self._inner.agent.get_gripper_closedness())
+        # Not from the observation, in which the drawer tasks have no pose of the tool.
+        base, tool = self._inner.agent.base_pose, self._inner.tcp.pose
+        openness = 1.0 - min(float(self._inner.agent.get_gripper_closedness()), 1.0)
         proprioception = gripper_pose(
-            self._robot, self._seen['agent']['base_pose'], self._seen['extra']['tcp_pose'], openness
+            self._robot, np.append(base.p, base.q), np.append(tool.p, tool.q), openness
         )
         return {self._robot.camera: np.ascontiguousarray(image)}, proprioception
 
