@@ -87,7 +87,7 @@ def _add_execution(parser: Any) -> None:
         '--parallel',
         type=int,
         metavar='P',
-        help='episodes that share each policy call (default 1, on a GPU 8)',
+        help='episodes that run in lock step and share each policy call (default 8)',
     )
     group.add_argument(
         '--base', type=Path, metavar='FOLDER', help='base model, for a LoRA adapter folder'
@@ -191,14 +191,13 @@ def single(report: dict[str, Any]) -> dict[str, Any]:
 
     A checkpoint that it was only compared with stands under ``reference``.
     """
+    from hbvla_ros.evaluation.results import SIZES
+
     *others, result = report['results']
     (size,) = [row for row in report['totals'] if row['checkpoint'] == result['checkpoint']]
-    extra = {key: size[key] for key in _SIZES if key in size}
+    extra = {key: size[key] for key in SIZES if key in size}
     rest = {key: report[key] for key in ('created', 'versions')}
     return {**result, **extra, **rest, **({'reference': others[0]} if others else {})}
-
-
-_SIZES = ('method', 'stored_bits_per_weight', 'nominal_bits_per_weight', 'folder_bytes')
 
 
 def _check_options(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from hbvla_ros.cli.progress import Reporter
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation import plan, results
 from hbvla_ros.evaluation.action_error import check_comparable
-from hbvla_ros.evaluation.closed_loop import check_platform, step_limit
+from hbvla_ros.evaluation.closed_loop import PARALLEL, check_platform, step_limit
 from hbvla_ros.evaluation.digests import task_digest
 from hbvla_ros.evaluation.episode import evaluation_seeds
 from hbvla_ros.evaluation.executors import default_workers
@@ -24,8 +24,6 @@ from hbvla_ros.evaluation.plan import Candidate, Outcome, Settings, Unit
 from hbvla_ros.evaluation.statistics import SuccessRate
 from hbvla_ros.evaluation.work_file import WorkFile, header, work_path
 from hbvla_ros.sim.tasks.registry import DEFAULT_TASK, find_task, task_names
-
-_PARALLEL_ON_GPU = 8
 
 
 @dataclass
@@ -192,9 +190,10 @@ class _Progress:
         """The run ends early: say what is left of it."""
         if work is not None and work.known:
             work.close()
+            kept = sum(len(unit.seeds) for unit in self.units if unit.key in work.known)
+            whole = sum(len(unit.seeds) for unit in self.units)
             self.reporter.say(
-                f'{len(work.known)} of {len(self.units)} pieces are kept in {work.path}; '
-                '--resume goes on with them'
+                f'{kept} of {whole} episodes are kept in {work.path}; --resume goes on with them'
             )
 
     def _say(self, record: dict[str, Any]) -> None:
@@ -241,7 +240,8 @@ def prepare(options: argparse.Namespace) -> Prepared:
     digests = {task: task_digest(task) for task in tasks}
     against, earlier = None, []
     if earlier_file is not None:
-        earlier = results.earlier_reference(earlier_file, tasks, seeds, digests)
+        names = [one.identity for one in candidates]
+        earlier = results.earlier_reference(earlier_file, tasks, seeds, digests, names)
         against = earlier[0]['checkpoint']
     elif options.against is not None:
         against = candidates[0].identity
@@ -276,15 +276,16 @@ def _tasks(asked: list[str] | None) -> list[str]:
 def _settings(options: argparse.Namespace, device: str) -> Settings:
     if options.ros:
         return Settings(where=plan.OVER_ROS, max_seconds=options.max_seconds)
-    parallel = options.parallel or (1 if device.startswith('cpu') else _PARALLEL_ON_GPU)
-    return Settings(max_seconds=options.max_seconds, parallel=parallel, device=device)
+    return Settings(
+        max_seconds=options.max_seconds, parallel=options.parallel or PARALLEL, device=device
+    )
 
 
 def _execution(options: argparse.Namespace, device: str) -> Execution:
     if options.ray:
-        from hbvla_ros.evaluation.over_ray import import_ray
+        from hbvla_ros.evaluation.over_ray import check_cluster
 
-        import_ray()
+        check_cluster()
         return Execution(options.workers, ray=True)
     if options.ros:
         # For the episodes of a reference, which need no graph.

@@ -1,9 +1,9 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
 """Runs the units of an evaluation on this machine: in this process or in worker processes.
 
-Each worker owns a policy and simulations, and computes with one thread. On a processor a policy
-call on many observations takes as long as as many calls on one, so nothing is gained by sending
-images to a common policy; see ``docs/evaluation.md`` for the measurement.
+Each worker owns a policy and simulations, and computes with one thread. A policy call on more
+observations than a worker has episodes would be no faster for each, so nothing is gained by
+sending images to a common policy; see ``docs/evaluation.md`` for the measurement.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +13,8 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.executors import ENVIRONMENT, Done
 from hbvla_ros.evaluation.plan import Outcome, Settings, Unit
 from hbvla_ros.evaluation.unit_runner import UnitRunner
+
+_CONNECT_SECONDS = 5.0
 
 
 def import_ray() -> Any:
@@ -25,6 +29,28 @@ def import_ray() -> Any:
         raise HbvlaError(
             '--ray: package ray is not installed; install it with "pip install ray", or leave '
             '--ray out to use the cores of this machine'
+        ) from error
+
+
+def check_cluster() -> None:
+    """Refuse a run that Ray would let wait for minutes.
+
+    Raises:
+        HbvlaError: ray is not installed, or nothing answers at RAY_ADDRESS.
+    """
+    import_ray()
+    address = os.environ.get('RAY_ADDRESS', '')
+    host, _, port = address.removeprefix('ray://').rpartition(':')
+    if not host or not port.isdecimal():
+        # None, or a word such as auto or local.
+        return
+    try:
+        with socket.create_connection((host, int(port)), _CONNECT_SECONDS):
+            return
+    except OSError as error:
+        raise HbvlaError(
+            f'--ray: nothing answers at RAY_ADDRESS {address} ({error}); start the cluster, or '
+            'unset RAY_ADDRESS to use this machine'
         ) from error
 
 

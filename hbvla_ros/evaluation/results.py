@@ -17,6 +17,8 @@ from hbvla_ros.evaluation.summary import summarise, total
 from hbvla_ros.sim.tasks.registry import find_task
 
 Result = dict[str, Any]
+# Of a checkpoint's folder; written beside its totals.
+SIZES = ('method', 'stored_bits_per_weight', 'nominal_bits_per_weight', 'folder_bytes')
 
 
 def task_results(
@@ -74,6 +76,7 @@ def totals(results: Sequence[Result], sums: Mapping[tuple[str, str], ErrorSums])
     for identity in dict.fromkeys(one['checkpoint'] for one in results):
         mine = [one for one in results if one['checkpoint'] == identity]
         row = {**total(mine), 'folder': mine[0]['folder']}
+        row.update({key: mine[0][key] for key in SIZES if key in mine[0]})
         errors = [value.without_stages() for (name, _), value in sums.items() if name == identity]
         if errors:
             whole = errors[0]
@@ -159,10 +162,13 @@ def read_results(path: Path) -> list[Result]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
         results = content['results'] if 'results' in content else [content]
+        rows = {row['checkpoint']: row for row in content.get('totals', [])}
         for result in results:
             for row in result['rows']:
                 row['seed'], row['success'], row['stage'], row['duration_s']
             result['checkpoint'], result['task'], result['folder']
+            size = rows.get(result['checkpoint'], {})
+            result.update({key: size[key] for key in SIZES if key in size})
     except OSError as error:
         raise HbvlaError(f'{path}: cannot read it: {error.strerror or error}') from error
     except (ValueError, KeyError, TypeError) as error:
@@ -171,7 +177,11 @@ def read_results(path: Path) -> list[Result]:
 
 
 def earlier_reference(
-    path: Path, tasks: Sequence[str], seeds: Sequence[int], digests: Mapping[str, str]
+    path: Path,
+    tasks: Sequence[str],
+    seeds: Sequence[int],
+    digests: Mapping[str, str],
+    names: Sequence[str] = (),
 ) -> list[Result]:
     """The first checkpoint of an earlier run, cut to the seeds of this one.
 
@@ -180,12 +190,15 @@ def earlier_reference(
         tasks: that are needed.
         seeds: that are needed.
         digests: task to digest now.
+        names: identities of this run; one that was run then as well gets the file's name added.
 
     Raises:
         HbvlaError: a task or seed is missing, or the task was another one then.
     """
     results = read_results(path)
-    first = [one for one in results if one['checkpoint'] == results[0]['checkpoint']]
+    identity = results[0]['checkpoint']
+    first = [one for one in results if one['checkpoint'] == identity]
+    name = f'{identity} in {path.name}' if identity in names else identity
     by_task = {one['task']: one for one in first}
     found = []
     for task in tasks:
@@ -206,12 +219,12 @@ def earlier_reference(
                 f'{len(seeds)} are missing); use the seeds of that run, or run it again'
             )
         records = [{'jerk_rms': None, 'latencies': [], **rows[seed]} for seed in seeds]
-        cut = summarise(result['checkpoint'], task, records, result['settings'], 0.0)
+        cut = summarise(name, task, records, result['settings'], 0.0)
         found.append({**result, **{key: cut[key] for key in _RECOUNTED}})
     return found
 
 
 _RECOUNTED = (
-    'episodes', 'successes', 'success_rate', 'interval', 'text', 'stages', 'seeds', 'rows',
-    'time_to_success_p50_s', 'time_to_success_p95_s',
+    'checkpoint', 'episodes', 'successes', 'success_rate', 'interval', 'text', 'stages', 'seeds',
+    'rows', 'time_to_success_p50_s', 'time_to_success_p95_s',
 )  # fmt: skip

@@ -135,11 +135,12 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _refuse_to_lose(path: Path, lines: list[dict[str, Any]]) -> None:
-    count = sum('unit' in line for line in lines)
+    # A key holds checkpoint, task and reference, then the seeds.
+    count = sum(len(json.loads(line['unit'])) - 3 for line in lines if 'unit' in line)
     if count and 'finished' not in lines[-1]:
         raise HbvlaError(
-            f'{path}: holds {count} finished pieces of a run that was stopped; add --resume to go '
-            'on with it, or remove the file'
+            f'{path}: holds {count} finished episodes of a run that was stopped; add --resume to '
+            'go on with it, or remove the file'
         )
 
 

@@ -18,7 +18,7 @@ SIMULATED = {
 }
 # Ten steps an episode: random weights need no longer to fail.
 SHORT = ['--max-seconds', '0.4']
-HERE = [*SHORT, '--workers', '0']
+HERE = [*SHORT, '--workers', '0', '--parallel', '1']
 
 
 def test_json_has_rate_interval_seeds_digests_and_versions(make_tiny_checkpoint, tmp_path, capsys):
@@ -122,11 +122,11 @@ def test_an_interrupted_run_goes_on(make_tiny_checkpoint, tmp_path, capsys, monk
     monkeypatch.setattr(eval_run._Progress, '_say', interrupt)
     assert main(arguments) == 130
     captured = capsys.readouterr()
-    assert '2 of 3 pieces are kept in' in captured.err and '--resume goes on' in captured.err
+    assert '2 of 3 episodes are kept in' in captured.err and '--resume goes on' in captured.err
     assert not out.exists() and (tmp_path / 'e.episodes.jsonl').exists()
     monkeypatch.setattr(eval_run._Progress, '_say', whole)
     assert main(arguments) == 2
-    assert 'holds 2 finished pieces' in capsys.readouterr().err
+    assert 'holds 2 finished episodes' in capsys.readouterr().err
     assert main([*arguments, '--parallel', '2', '--resume']) == 2
     assert 'was run with parallel 1, now it is 2' in capsys.readouterr().err
     assert main([*arguments, '--resume']) == 0

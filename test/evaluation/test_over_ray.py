@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from types import SimpleNamespace
 
@@ -106,7 +107,24 @@ def test_a_cluster_that_is_not_there_is_one_line(ray, monkeypatch):
         run(UNITS, Settings(), Execution(None, ray=True))
 
 
+def test_an_address_at_which_nothing_answers_is_refused_at_once(ray, monkeypatch):
+    with socket.socket() as silent:
+        silent.bind(('127.0.0.1', 0))
+        port = silent.getsockname()[1]
+        for address in (f'127.0.0.1:{port}', f'ray://127.0.0.1:{port}'):
+            monkeypatch.setenv('RAY_ADDRESS', address)
+            with pytest.raises(HbvlaError, match=f'nothing answers at RAY_ADDRESS {address}'):
+                over_ray.check_cluster()
+        silent.listen()
+        over_ray.check_cluster()
+    for address in ('auto', 'local', ''):
+        monkeypatch.setenv('RAY_ADDRESS', address)
+        over_ray.check_cluster()
+
+
 def test_without_ray_the_line_says_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, 'ray', None)
     with pytest.raises(HbvlaError, match='--ray: package ray is not installed; .*pip install ray'):
         run(UNITS, Settings(), Execution(None, ray=True))
+    with pytest.raises(HbvlaError, match='--ray: package ray is not installed'):
+        over_ray.check_cluster()

@@ -132,6 +132,19 @@ def test_an_earlier_result_is_cut_to_the_seeds_of_now(finished, tmp_path):
     assert results.earlier_reference(path, TASKS[:1], SEEDS, DIGESTS)[0]['successes'] == 9
 
 
+def test_a_checkpoint_may_be_compared_with_its_own_earlier_result(finished, tmp_path):
+    found, totals = finished
+    totals[0]['stored_bits_per_weight'] = 16.0
+    path = tmp_path / 'over_ros.json'
+    path.write_text(json.dumps({'results': found, 'totals': totals}))
+    earlier = results.earlier_reference(path, TASKS, SEEDS, DIGESTS, ['full@1'])
+    assert {one['checkpoint'] for one in earlier} == {'full@1 in over_ros.json'}
+    both = [*results.totals(earlier, {}), *totals]
+    assert both[0]['stored_bits_per_weight'] == 16.0
+    results.add_pairs([*earlier, *found], both, earlier)
+    assert both[1]['paired']['both'] == 16 and 'paired' not in both[0]
+
+
 def test_an_earlier_result_that_does_not_fit_is_refused(finished, tmp_path):
     path = written(tmp_path, finished[0])
     with pytest.raises(HbvlaError, match='has no episodes of task stack'):

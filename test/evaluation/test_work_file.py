@@ -60,7 +60,7 @@ def test_finished_episodes_are_not_lost_by_forgetting_to_resume(tmp_path):
     path = tmp_path / 'work.jsonl'
     stopped_run(path)
     before = path.read_bytes()
-    with pytest.raises(HbvlaError, match='holds 2 finished pieces .* add --resume'):
+    with pytest.raises(HbvlaError, match='holds 2 finished episodes .* add --resume'):
         WorkFile(path, content(), resume=False)
     assert path.read_bytes() == before
     WorkFile(path, content(), resume=True).finish()
