@@ -149,7 +149,8 @@ class _Kept:
         self._work.finish()
 
     def _key(self, task: str, trial: int) -> str:
-        return f'{self._identity} {task} {trial}'
+        # Built like the keys of other work files: what is run, how, and the episodes.
+        return json.dumps([self._identity, task, 'suite', trial])
 
 
 def _store(options: argparse.Namespace, policy: Policy, suite: Suite, seed: int) -> _Kept | None:
