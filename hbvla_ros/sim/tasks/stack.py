@@ -91,9 +91,9 @@ class Stack(Task[StackLayout, StackProgress]):
 
     def sample(self, random: np.random.Generator) -> StackLayout:
         """Draw the order, then the places."""
-        order = _PAIRS[int(random.integers(len(_PAIRS)))]
+        order: tuple[int, ...] = _PAIRS[int(random.integers(len(_PAIRS)))]
         if random.random() < THREE_SHARE:
-            order = (*order, 3 - sum(order))  # type: ignore[assignment]
+            order = (*order, 3 - sum(order))
         poses = standing_poses(BOXES, _places(random, order), random.uniform(-0.2, 0.2, 3))
         return StackLayout(instruction(order), poses, order)
 
