@@ -99,7 +99,7 @@ class HandOver(Task[HandOverLayout, HandOverProgress]):
 
     name = 'hand_over'
     stages = STAGES
-    max_seconds = 16.0
+    max_seconds = 20.0
     props = OBJECTS
 
     @property

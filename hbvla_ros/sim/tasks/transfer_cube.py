@@ -29,7 +29,7 @@ class TransferCube(Task[Layout, HandOverProgress]):
 
     name = 'transfer_cube'
     stages = STAGES
-    max_seconds = 16.0
+    max_seconds = 20.0
     props = (RED_CUBE,)
 
     @property
