@@ -22,6 +22,9 @@ from hbvla_ros.recordings.simulator import SimulatorEpisode
 
 # Of the first frame, in s. Not 0, which simulated time has before anybody has heard it.
 START = 1.0
+# Between two of these of ``/clock``, in s. Timers of a node that lives by it fire when it moves, so
+# it must move after the messages of a frame as well, after those of the last one too.
+TICK = 0.02
 # Where a policy's chunk names its checkpoint.
 SOURCE = 'expert'
 
@@ -75,8 +78,9 @@ def write_bags(
 def write_bag(episode: Path, bag: Path, profile: RobotProfile, period: float, step: float) -> None:
     """Write one episode as a bag.
 
-    At each frame there are: ``/clock``, joint states, the images byte for byte, the expert's chunk
-    on ``/action_chunks`` and its row 0 on the command topics. All carry the frame's time. What was
+    At each frame there are: joint states, the images byte for byte, the expert's chunk
+    on ``/action_chunks`` and its row 0 on the command topics. All carry the frame's time, and
+    ``/clock`` stands in front and goes on to the next one. What was
     commanded between two frames, with its disturbances, is not in an episode.
 
     Args:
@@ -103,6 +107,8 @@ def write_bag(episode: Path, bag: Path, profile: RobotProfile, period: float, st
                 writer.image(camera, recording.jpeg(camera, index), now)
             writer.chunk(chunk, step, SOURCE, now)
             writer.commands(chunk[0], now)
+            for tick in range(1, round(period / TICK)):
+                writer.clock(now + tick * TICK)
 
 
 def _arrays(episode: Path, needs: Needs) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -126,11 +126,17 @@ def test_time_stands_in_front_of_what_happens_at_it(bag):
     with BagFile(bag) as file:
         order = [(one.time, one.topic) for one in file.messages(list(file.topics))]
     assert order[0] == (1_000_000_000, '/instruction')
-    # The clock, two arms, three cameras, the chunk, two commands.
-    frames = [order[1 + 9 * index : 10 + 9 * index] for index in range(FRAMES)]
+    # The clock, two arms, three cameras, the chunk, two commands; then the clock goes on.
+    frames = [order[1 + 14 * index : 15 + 14 * index] for index in range(FRAMES)]
     for index, frame in enumerate(frames):
-        assert {time for time, _ in frame} == {round((1 + index * PERIOD) * 1e9)}
-        assert frame[0][1] == '/clock' and len(frame) == 9
+        start = 1 + index * PERIOD
+        assert frame[0][1] == '/clock' and len({topic for _, topic in frame[:9]}) == 9
+        assert {time for time, _ in frame[:9]} == {round(start * 1e9)}
+        expected = [(round((start + tick * 0.02) * 1e9), '/clock') for tick in range(1, 6)]
+        assert frame[9:] == expected
+    assert len(order) == 1 + 14 * FRAMES
+    for time, message in messages(bag, '/clock'):
+        assert message.clock.sec + message.clock.nanosec * 1e-9 == pytest.approx(time)
 
 
 def test_the_instruction_reaches_who_comes_late(bag):
@@ -226,7 +232,7 @@ def test_the_command_writes_bags_of_what_it_was_asked_for(generated, tmp_path, c
     assert main(arguments) == 0
     assert sorted(path.name for path in bags.iterdir()) == ['episode_1000000', 'episode_1000002']
     assert f'{bags}: 2 bags' in capsys.readouterr().out
-    times = [time for time, _ in messages(bags / 'episode_1000000', '/clock')]
+    times = [time for time, _ in messages(bags / 'episode_1000000', '/action_chunks')]
     np.testing.assert_allclose(times, 1.0 + 3 / 25 * np.arange(FRAMES))
 
 
