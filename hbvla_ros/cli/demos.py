@@ -144,8 +144,9 @@ def _measure(arguments: argparse.Namespace) -> int:
     from hbvla_ros.evaluation.statistics import SuccessRate
     from hbvla_ros.sim.measurement import measure_expert
 
-    if arguments.out is not None:
-        raise HbvlaError('--measure records nothing: leave out --out')
+    for name in ('out', 'bags'):
+        if getattr(arguments, name) is not None:
+            raise HbvlaError(f'--measure records nothing: leave out --{name}')
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     console = Console(stderr=True)
     for name in task_folders(Path(), arguments.task):

@@ -244,3 +244,9 @@ def test_of_several_tasks_each_has_its_folder(generated, tmp_path):
         (bag,) = (tmp_path / 'bags' / name).iterdir()
         assert json.dumps(bag.name) == '"episode_1000000"'
         assert (tmp_path / 'demos' / name / f'{bag.name}.npz').is_file()
+
+
+def test_measuring_makes_no_bags(tmp_path, capsys):
+    arguments = ['demos', '--measure', '--episodes', '1', '--bags', str(tmp_path / 'bags')]
+    assert main(arguments) == 2
+    assert '--measure records nothing: leave out --bags' in capsys.readouterr().err
