@@ -16,18 +16,22 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from hbvla_ros.sim.arms import ACTION_SIZE
+from hbvla_ros.sim.arms import ACTION_SIZE, ARMS
 from hbvla_ros.sim.experts import motion, poses
-from hbvla_ros.sim.tasks.insertion import LENGTH, PIN_HALF, SOCKET, mouth_axis
+from hbvla_ros.sim.tasks.insertion import LENGTH, PEGS, PIN_HALF, SOCKET, mouth_axis
 
 if TYPE_CHECKING:
     from hbvla_ros.sim.simulation import AlohaSimulation
+    from hbvla_ros.sim.view import SceneView
 
 PITCH = math.radians(75.0)
 MEETING = np.array([-0.055, 0.5, 0.14])  # m, the socket's centre
 WAITING = np.array([0.13, 0.5, 0.14])  # m, the peg's centre while there is no socket to go to
+OFF_TABLE = 0.075  # m, centre of an object that neither lies nor stands on the table
+TILT = 0.7  # rad, sideways
+RELEASE = 0.11  # m, grasp point when a jammed gripper opens
 LOWEST = 0.019  # m, grasp point: the fingertips reach 1.7 cm further
-PUSH = 0.001  # m that the peg is sent into the pin: enough to touch it, and at rest there
+PUSH = 0.0005  # m that the peg is sent into the pin: enough to touch it, and at rest there
 BEFORE = 0.085  # m from the socket's centre to the peg's end while they are lined up
 _OPENINGS = (0.63, 0.335)  # of a gripper that holds the socket, the peg
 _X = np.array([1.0, 0.0, 0.0])
@@ -45,13 +49,17 @@ class _Pose:
 
 @dataclass(frozen=True)
 class _Hand:
-    """One arm at one instant: its grasp point, its gripper and the object that is its business."""
+    """One arm at one instant: its grasp point, its gripper and the object that is its business.
+
+    ``grasped``: both fingers are on the object; ``jammed``: one is, the other on something else.
+    """
 
     arm: int
     tip: _Pose
     opening: float
     speed: float
     grasped: bool
+    jammed: bool
     thing: _Pose
 
     def holds(self) -> bool:
@@ -109,6 +117,7 @@ class InsertionExpert:
                 float(measured[7 * arm + 6]),
                 float(velocities[7 * arm + 6]),
                 view.grasped_by(name, arm),
+                _jammed(view, name, arm),
                 _Pose(view.position(name), view.rotation(name)),
             )
             for arm, name in enumerate((SOCKET.name, peg))
@@ -116,10 +125,28 @@ class InsertionExpert:
         return left, right
 
 
+def _jammed(view: SceneView, name: str, arm: int) -> bool:
+    """Whether one finger is on a prop and the other one on another prop."""
+    fingers = [f'{ARMS[arm]}_gripper_{finger}' for finger in ARMS]
+    others = [prop.name for prop in (SOCKET, *PEGS) if prop.name != name]
+    return any(
+        view.touching(name, one) and any(view.touching(other, two) for other in others)
+        for one, two in (fingers, fingers[::-1])
+    )
+
+
 def _fetch(hand: _Hand) -> tuple[_Pose, float]:
     """Goal of the grasp point and gripper command on the way to the object."""
     thing = hand.thing
-    turn = _grasp_turn(hand.arm, thing.turn[:, 0])
+    turn = _grasp_turn(hand)
+    if hand.jammed:
+        # Two things between the fingers: tilt them and let them fall, until they lie apart.
+        goal = np.append(hand.tip.place[:2], RELEASE + 0.03)
+        tilt = poses.about_z(TILT) if hand.arm == 0 else poses.about_z(-TILT)
+        return _Pose(goal, turn @ tilt), float(hand.tip.place[2] > RELEASE)
+    if thing.place[2] > OFF_TABLE:
+        # It falls, or hangs on a finger and would flee from the hand that follows it.
+        return _Pose(_kept_clear(hand), turn), 1.0
     grasp = thing.place.copy()
     grasp[2] = max(grasp[2], LOWEST)
     askew = math.acos(min(max(float(hand.tip.turn[:, 1] @ turn[:, 1]), -1.0), 1.0))
@@ -137,16 +164,30 @@ def _fetch(hand: _Hand) -> tuple[_Pose, float]:
     return _Pose(grasp, turn), 1.0
 
 
-def _grasp_turn(arm: int, axis: Vector) -> Vector:
-    """Gripper turn (3, 3) with the fingers on either side of something along ``axis`` (3,)."""
-    forward = poses.arm_frame(arm)[:, 0]
-    level = np.array([axis[0], axis[1], 0.0])
+def _kept_clear(hand: _Hand) -> Vector:
+    """Above where the gripper is, or the nearest place over its own side of the table."""
+    side = -1.0 if hand.arm == 0 else 1.0
+    x = side * min(max(side * float(hand.tip.place[0]), 0.05), 0.2)
+    return np.array([x, min(max(float(hand.tip.place[1]), 0.4), 0.6), 0.14])
+
+
+def _grasp_turn(hand: _Hand) -> Vector:
+    """Gripper turn (3, 3) with the fingers on either side of the object.
+
+    The gripper leans towards its base by as much as the object's direction allows.
+    """
+    usual = poses.arm_frame(hand.arm) @ poses.about_y(PITCH)
+    level = hand.thing.turn[:2, 0]
     length = float(np.linalg.norm(level))
-    # Something upright is taken straight ahead.
-    level = forward if length < 0.5 else level / length
-    if level @ forward < 0:
-        level = -level
-    return np.asarray(poses.about_z(math.atan2(level[1], level[0])) @ poses.about_y(PITCH))
+    if length < 0.5:
+        # Something upright can be taken from any side.
+        return usual
+    across = np.array([-level[1], level[0], 0.0]) / length
+    if across @ hand.tip.turn[:, 1] < 0:
+        across = -across
+    along = usual[:, 0] - float(usual[:, 0] @ across) * across
+    along /= np.linalg.norm(along)
+    return np.stack([along, across, np.cross(along, across)], axis=1)
 
 
 def _bring(hand: _Hand, place: Vector, axis: Vector) -> _Pose:
