@@ -150,7 +150,7 @@ def run(options: argparse.Namespace) -> int:
 
         return run_suite(options)
     from hbvla_ros.cli.eval_output import print_report
-    from hbvla_ros.cli.eval_run import Evaluated, prepare
+    from hbvla_ros.cli.eval_prepare import prepare
     from hbvla_ros.cli.progress import stop_like_an_interrupt
     from hbvla_ros.evaluation.report import write_atomically
     from hbvla_ros.evaluation.versions import versions
@@ -160,7 +160,7 @@ def run(options: argparse.Namespace) -> int:
     options.seed = options.seed or 0
     _check_options(options)
     stop_like_an_interrupt()
-    evaluated: Evaluated = prepare(options).run()
+    evaluated = prepare(options).run()
     report = {
         **evaluated.report,
         'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),

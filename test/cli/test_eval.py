@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from hbvla_ros.cli import eval_run
+from hbvla_ros.cli import eval_progress, eval_run
 from hbvla_ros.cli.main import main
 from hbvla_ros.sim import rendering
 
@@ -112,19 +112,19 @@ def test_an_interrupted_run_goes_on(make_tiny_checkpoint, tmp_path, capsys, monk
     checkpoint = make_tiny_checkpoint('random', platform=SIMULATED)
     out = tmp_path / 'e.json'
     arguments = ['eval', str(checkpoint), '--episodes', '3', *HERE, '--out', str(out)]
-    whole = eval_run._Progress._say
+    whole = eval_progress.UnitProgress._say
 
     def interrupt(self, record):
         whole(self, record)
         if record['seed'] == 3_000_001:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(eval_run._Progress, '_say', interrupt)
+    monkeypatch.setattr(eval_progress.UnitProgress, '_say', interrupt)
     assert main(arguments) == 130
     captured = capsys.readouterr()
     assert '2 of 3 episodes are kept in' in captured.err and '--resume goes on' in captured.err
     assert not out.exists() and (tmp_path / 'e.episodes.jsonl').exists()
-    monkeypatch.setattr(eval_run._Progress, '_say', whole)
+    monkeypatch.setattr(eval_progress.UnitProgress, '_say', whole)
     assert main(arguments) == 2
     assert 'holds 2 finished episodes' in capsys.readouterr().err
     assert main([*arguments, '--parallel', '2', '--resume']) == 2
