@@ -24,7 +24,7 @@ _MARKS = 'osD^vP*X<'
 _APART = 1.035
 _TICKS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _DPI = 150
-_TASKS_A_ROW = 3
+_PANELS_A_ROW = 4
 
 
 def success_figure(results: Sequence[Result], totals: Sequence[Result]) -> Figure | None:
@@ -45,8 +45,8 @@ def success_figure(results: Sequence[Result], totals: Sequence[Result]) -> Figur
     ]
     if len(tasks) > 1:
         panels.insert(0, ('all tasks', known))
-    rows = -(-len(panels) // _TASKS_A_ROW)
-    columns = min(len(panels), _TASKS_A_ROW)
+    rows = -(-len(panels) // _PANELS_A_ROW)
+    columns = min(len(panels), _PANELS_A_ROW)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.3 * columns + 1.9, 2.8 * rows + 0.3), layout='constrained')
         axes = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
@@ -144,7 +144,9 @@ def drift_figure(totals: Sequence[Result]) -> Figure | None:
 
 
 def write_plots(report: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Write ``success`` and ``drift``, each as PNG and as SVG, as far as they can be drawn.
+    """Write the plots, each as PNG and as SVG, as far as they can be drawn.
+
+    ``success`` over all tasks, ``success_by_task`` where there are several, and ``drift``.
 
     Args:
         report: ``results`` and ``totals``.
@@ -158,8 +160,11 @@ def write_plots(report: Mapping[str, Any], folder: Path) -> list[Path]:
     """
     from hbvla_ros.evaluation.report import write_atomically
 
+    whole = [{**row, 'task': 'all tasks'} for row in report['totals']]
+    several = len({one['task'] for one in report['results']}) > 1
     figures = {
-        'success': success_figure(report['results'], report['totals']),
+        'success': success_figure(whole if several else report['results'], report['totals']),
+        'success_by_task': success_figure(report['results'], report['totals']) if several else None,
         'drift': drift_figure(report['totals']),
     }
     folder.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,8 @@ def test_several_checkpoints_and_tasks_make_tables_and_plots(
     text = page.read_text()
     assert '| poor | 16.00 | 0/2 = 0 %' in text and 'McNemar' in text
     assert sorted(path.name for path in plots.iterdir()) == [
-        'drift.png', 'drift.svg', 'success.png', 'success.svg',
+        'drift.png', 'drift.svg', 'success.png', 'success.svg', 'success_by_task.png',
+        'success_by_task.svg',
     ]  # fmt: skip
 
 

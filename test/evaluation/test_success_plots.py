@@ -62,7 +62,8 @@ def test_files_are_pictures_and_the_same_each_time(tmp_path):
     report = {'results': RESULTS, 'totals': TOTALS}
     written = write_plots(report, tmp_path / 'new')
     assert [path.name for path in written] == [
-        'success.png', 'success.svg', 'drift.png', 'drift.svg',
+        'success.png', 'success.svg', 'success_by_task.png', 'success_by_task.svg', 'drift.png',
+        'drift.svg',
     ]  # fmt: skip
     before = [path.read_bytes() for path in written]
     write_plots(report, tmp_path / 'new')
