@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,22 @@ class Policy:
 def dtype_for(device: str | torch.device) -> torch.dtype:
     """The type to compute in on a device: bfloat16 on a GPU, float32 elsewhere."""
     return torch.bfloat16 if str(device).startswith('cuda') else torch.float32
+
+
+def set_compute_threads(count: int) -> None:
+    """Let every policy of this process compute with so many threads on the processor."""
+    torch.set_num_threads(count)
+
+
+@contextmanager
+def compute_threads(count: int) -> Iterator[None]:
+    """As :func:`set_compute_threads`, inside a ``with`` block only."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_device(device: str | torch.device) -> None:

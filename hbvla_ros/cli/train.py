@@ -11,10 +11,14 @@ from pathlib import Path
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the command and its arguments."""
     parser = subparsers.add_parser('train', help='train a small policy on demonstrations')
-    parser.add_argument('--data', type=Path, required=True, help='folder that hbvla demos made')
     parser.add_argument(
-        '--validation', type=Path, required=True, help='demonstrations of other seeds'
-    )
+        '--data', type=Path, nargs='+', required=True, metavar='DIR',
+        help='folders that hbvla demos made, of one or several tasks',
+    )  # fmt: skip
+    parser.add_argument(
+        '--validation', type=Path, nargs='+', required=True, metavar='DIR',
+        help='demonstrations of the same tasks from other seeds',
+    )  # fmt: skip
     parser.add_argument('--out', type=Path, required=True, help='checkpoint folder to write')
     parser.add_argument('--steps', type=int, default=6000, help='steps of the whole run')
     parser.add_argument('--until', type=int, help='stop after this many steps; go on with --resume')
@@ -65,6 +69,12 @@ def run(options: argparse.Namespace) -> int:
         options.data, options.validation, options.out, size, training, progress,
         resume=options.resume, until=until,
     )  # fmt: skip
+    if len(summary['tasks']) > 1:
+        for name, task in summary['tasks'].items():
+            print(
+                f'{name}: {task["episodes"]} episodes, {task["frames"]} frames, '
+                f'held-out action L1 {task["validation_action_l1"]:.4f}'
+            )
     minutes = (time.monotonic() - began) / 60
     print(
         f'{options.out}: {summary["parameters"]:,} parameters, {summary["steps"]} steps, '

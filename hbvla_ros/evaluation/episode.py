@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.evaluation.motion import jerk_rms
 from hbvla_ros.evaluation.statistics import Percentiles, SuccessRate
+from hbvla_ros.evaluation.summary import summarise
 from hbvla_ros.sim.seeds import RANGES, check_disjoint, check_purpose, seed_range
-from hbvla_ros.sim.tasks.pick_place import STAGES
+from hbvla_ros.sim.tasks.registry import DEFAULT_TASK, find_task
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class EpisodeResult:
         chunks: action chunks that the policy computed.
         latencies: seconds of each policy call, on the clock its caller lives by.
         trace: commands and measured positions.
+        task: name of the task.
+        real_time_factor: simulated seconds a second over the episode, where the clock counts.
     """
 
     seed: int
@@ -60,6 +64,8 @@ class EpisodeResult:
     chunks: int
     latencies: tuple[float, ...]
     trace: Trace
+    task: str = DEFAULT_TASK
+    real_time_factor: float | None = None
 
     @property
     def time_to_success(self) -> float | None:
@@ -68,19 +74,27 @@ class EpisodeResult:
 
     def row(self) -> dict[str, Any]:
         """The episode as plain JSON types, without its trace."""
-        latency = Percentiles.of(self.latencies)
+        latency, jerk = Percentiles.of(self.latencies), jerk_rms(self.trace)
+        factor = self.real_time_factor
+        pace = {} if factor is None else {'real_time_factor': round(factor, 3)}
         return {
             'seed': self.seed,
             'instruction': self.instruction,
             'success': self.success,
             'stage': self.stage,
-            'stage_name': STAGES[self.stage],
+            'stage_name': find_task(self.task).stages[self.stage],
             'duration_s': round(self.duration, 3),
             'time_to_success_s': None if not self.success else round(self.duration, 3),
             'chunks': self.chunks,
+            'jerk_rms': None if jerk is None else round(jerk, 4),
             'latency_p50_s': latency and round(latency.p50, 5),
             'latency_p95_s': latency and round(latency.p95, 5),
+            **pace,
         }
+
+    def record(self) -> dict[str, Any]:
+        """The row and the single latencies: all that a summary needs."""
+        return {**self.row(), 'latencies': [round(value, 5) for value in self.latencies]}
 
 
 @dataclass(frozen=True)
@@ -118,24 +132,8 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Everything except the traces, as plain JSON types."""
-        latency, duration = self.latency, self.time_to_success
-        interval = self.success.interval
-        return {
-            'checkpoint': self.checkpoint,
-            'task': self.task,
-            'episodes': len(self.episodes),
-            'successes': self.success.successes,
-            'success_rate': self.success.rate,
-            'interval': [interval.low, interval.high],
-            'text': str(self.success),
-            'time_to_success_p50_s': duration and round(duration.p50, 3),
-            'latency_p50_s': latency and round(latency.p50, 5),
-            'latency_p95_s': latency and round(latency.p95, 5),
-            'wall_seconds': round(self.wall_seconds, 1),
-            'settings': dict(self.settings),
-            'seeds': [episode.seed for episode in self.episodes],
-            'rows': [episode.row() for episode in self.episodes],
-        }
+        records = [episode.record() for episode in self.episodes]
+        return summarise(self.checkpoint, self.task, records, self.settings, self.wall_seconds)
 
 
 def evaluation_seeds(episodes: int, seed: int, checkpoint: Path | None = None) -> range:

@@ -26,7 +26,9 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.closed_loop import CAMERA_SIZE, ROBOT, TASK, Progress
 from hbvla_ros.evaluation.episode import EpisodeResult, Evaluation, Trace
 from hbvla_ros.evaluation.processes import Child, Supervisor, free_domain, ros_environment
+from hbvla_ros.sim.tasks.registry import find_task
 
+# What the demo allows; elsewhere each task has its own limit.
 MAX_SECONDS = 16.0
 # Simulated seconds after a reset in which the arms rest and the policy has no instruction.
 SETTLE_SECONDS = 1.0
@@ -43,7 +45,7 @@ def evaluate_over_ros(
     seeds: Sequence[int],
     platform: str | None = None,
     task: str = TASK,
-    max_seconds: float = MAX_SECONDS,
+    max_seconds: float | None = None,
     real_time_factor: float = 1.0,
     progress: Progress | None = None,
     status: Status | None = None,
@@ -55,7 +57,7 @@ def evaluate_over_ros(
         seeds: one an episode, no seed twice.
         platform: platform name or file, for folders that hold none.
         task: name of the task.
-        max_seconds: simulated time after which an episode has failed.
+        max_seconds: simulated time after which an episode has failed; None for the task's limit.
         real_time_factor: simulated seconds a second; 0 runs as fast as the machine can, and then
             inference takes more simulated time than it would on a robot.
         progress: called with each episode as it ends.
@@ -64,39 +66,50 @@ def evaluate_over_ros(
     Raises:
         HbvlaError: unknown task, or a process that died, with the last line of its log.
     """
-    if task != TASK:
-        raise HbvlaError(f'task {task!r}: unknown; the only task is {TASK}')
+    limit = find_task(task).max_seconds if max_seconds is None else max_seconds
     if not seeds or len(set(seeds)) != len(seeds):
         raise HbvlaError(f'{len(seeds)} episodes: give at least one seed, and none twice')
     started = time.perf_counter()
     folder = Path(tempfile.mkdtemp(prefix='hbvla-graph-'))
-    graph = _Graph(folder, Path(checkpoint), platform, real_time_factor)
+    graph = _Graph(folder, Path(checkpoint), platform, real_time_factor, task)
     results, factors, identity = [], [], Path(checkpoint).name
     with graph.supervisor, _removed_on_interrupt(folder):
-        for event in graph.events(seeds, max_seconds):
+        for event in graph.events(seeds, limit):
             if event['event'] == 'episode':
-                results.append(_result(event))
+                results.append(_result(event, task))
                 factors.append(event['real_time_factor'])
                 if progress is not None:
                     progress(results[-1])
             elif event['event'] == 'ready':
                 identity = event['checkpoint']
             if status is not None:
-                status(_words(event))
+                status(_words(event, task))
     # The logs are kept when something went wrong: the error names them.
     shutil.rmtree(folder, ignore_errors=True)
     settings = {
+        **graph_settings(limit, real_time_factor),
+        'achieved_real_time_factor': round(float(np.median(factors)), 3),
+    }
+    return Evaluation(identity, task, results, settings, time.perf_counter() - started)
+
+
+def graph_settings(max_seconds: float, real_time_factor: float = 1.0) -> dict[str, Any]:
+    """How episodes are run over ROS 2, plain JSON types.
+
+    Args:
+        max_seconds: simulated time limit of an episode.
+        real_time_factor: simulated seconds a second that are asked for.
+    """
+    return {
         'where': 'over ROS 2',
         'max_seconds': max_seconds,
         'real_time_factor': real_time_factor,
-        'achieved_real_time_factor': round(float(np.median(factors)), 3),
         'trace_rate_hz': TRACE_RATE,
         'settle_seconds': SETTLE_SECONDS,
         'camera_size': CAMERA_SIZE,
-        'inference_threads': graph.threads,
+        'inference_threads': _inference_threads(),
         'parallel': 1,
     }
-    return Evaluation(identity, task, results, settings, time.perf_counter() - started)
 
 
 @contextmanager
@@ -113,18 +126,22 @@ class _Graph:
     """The processes of one run and what the runner says."""
 
     def __init__(
-        self, folder: Path, checkpoint: Path, platform: str | None, real_time_factor: float
+        self,
+        folder: Path,
+        checkpoint: Path,
+        platform: str | None,
+        real_time_factor: float,
+        task: str,
     ) -> None:
         """Prepare; nothing is started before :meth:`events`."""
         environment = ros_environment(free_domain())
-        # Simulator and policy share the cores; more threads than half of them only get in the way.
-        self.threads = int(environment.get('OMP_NUM_THREADS') or _half_the_cores())
-        environment['OMP_NUM_THREADS'] = str(self.threads)
+        environment['OMP_NUM_THREADS'] = str(_inference_threads())
         self.supervisor = Supervisor(folder, environment)
         self._folder = folder
         self._nodes: dict[str, dict[str, Any]] = {
             'sim_robot_node': {
                 'robot': ROBOT,
+                'task': task,
                 'camera_size': CAMERA_SIZE,
                 'real_time_factor': real_time_factor,
                 'settle': SETTLE_SECONDS,
@@ -200,7 +217,11 @@ def node_arguments(name: str, parameters: dict[str, Any]) -> list[str]:
     return arguments
 
 
-def _half_the_cores() -> int:
+def _inference_threads() -> int:
+    """Simulator and policy share the cores; more threads than half of them only get in the way."""
+    asked = os.environ.get('OMP_NUM_THREADS')
+    if asked:
+        return int(asked)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return max(1, (cores or 2) // 2)
 
@@ -223,7 +244,7 @@ def _read_lines(child: Child) -> queue.SimpleQueue[str]:
     return lines
 
 
-def _result(event: dict[str, Any]) -> EpisodeResult:
+def _result(event: dict[str, Any], task: str) -> EpisodeResult:
     """The episode that a runner's event describes, with the motion it wrote."""
     with np.load(event['trace'], allow_pickle=False) as archive:
         trace = Trace(archive['times'], archive['commands'], archive['positions'])
@@ -236,13 +257,14 @@ def _result(event: dict[str, Any]) -> EpisodeResult:
         chunks=event['chunks'],
         latencies=tuple(event['latencies']),
         trace=trace,
+        task=task,
+        real_time_factor=event['real_time_factor'],
     )
 
 
-def _words(event: dict[str, Any]) -> str:
+def _words(event: dict[str, Any], task: str) -> str:
     """An event in a few words."""
     if event['event'] == 'progress':
-        from hbvla_ros.sim.tasks.pick_place import STAGES
-
-        return f'seed {event["seed"]}  {event["elapsed"]:4.1f} s  {STAGES[event["stage"]]}'
+        stage = find_task(task).stages[event['stage']]
+        return f'seed {event["seed"]}  {event["elapsed"]:4.1f} s  {stage}'
     return f'seed {event["seed"]}  done' if event['event'] == 'episode' else 'nodes are running'

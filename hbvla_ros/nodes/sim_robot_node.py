@@ -34,6 +34,7 @@ from hbvla_ros.nodes.world import Episode, Images, Pace, Vector, World
 NAME = 'sim_robot_node'
 TABLE = (
     Parameter('robot', 'aloha_sim', 'Robot profile: a name or the path of a profile .yaml.'),
+    Parameter('task', 'pick_place', 'Task of all episodes.'),
     Parameter('seed', 0, 'Seed of the first episode.', low=0, high=2**31 - 1),
     Parameter('camera_size', 128, 'Height and width of the images, pixels.', low=32, high=960),
     Parameter('camera_rate', 0.0, "Images per second, Hz; 0 is the profile's.", low=0.0, high=60.0),
@@ -90,7 +91,8 @@ class SimRobotNode(Node):
         # Imported here, because the renderer is chosen with the import.
         from hbvla_ros.sim.simulation import AlohaSimulation
 
-        return AlohaSimulation(self._values['camera_size'], self.profile.joint_state_rate)
+        values = self._values
+        return AlohaSimulation(values['camera_size'], self.profile.joint_state_rate, values['task'])
 
     def _build_robot(self) -> None:
         self._clock_publisher = self.create_publisher(ClockMessage, '/clock', 1)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hbvla_ros.errors import HbvlaError
@@ -26,7 +26,7 @@ def open_recordings(path: Path, needs: Needs, given: Given | None = None) -> lis
         given: what the recordings do not say themselves.
 
     Returns:
-        The recordings, sorted by name; at least one.
+        The recordings, sorted by the name of their file; at least one.
 
     Raises:
         HbvlaError: nothing there, several kinds in one folder, or a recording that is damaged or
@@ -37,7 +37,7 @@ def open_recordings(path: Path, needs: Needs, given: Given | None = None) -> lis
         raise HbvlaError(f'{path}: no such folder or file; give recorded episodes')
     kind, paths = _recognise(path)
     make = _READERS[kind]
-    return [make(one, needs, given) for one in paths]
+    return [recording for one in paths for recording in make(one, needs, given)]
 
 
 def _recognise(path: Path) -> tuple[str, list[Path]]:
@@ -76,31 +76,36 @@ def _kind(path: Path) -> str | None:
     if path.suffix == '.npz':
         return 'simulator'
     if path.suffix in _HDF5_SUFFIXES:
-        return 'aloha_hdf5'
+        return 'hdf5'
     return 'rosbag' if path.suffix in ('.mcap', '.db3') else None
 
 
-def _simulator(path: Path, needs: Needs, given: Given) -> Recording:
+def _simulator(path: Path, needs: Needs, given: Given) -> Sequence[Recording]:
     from hbvla_ros.recordings.simulator import SimulatorEpisode
 
-    return SimulatorEpisode(path, needs)
+    return [SimulatorEpisode(path, needs)]
 
 
-def _aloha(path: Path, needs: Needs, given: Given) -> Recording:
+def _hdf5(path: Path, needs: Needs, given: Given) -> Sequence[Recording]:
+    """Whose layout an HDF5 file has follows from the policy's robot."""
+    if needs.robot == 'libero':
+        from hbvla_ros.recordings.libero_hdf5 import libero_demonstrations
+
+        return libero_demonstrations(path, needs, given)
     from hbvla_ros.recordings.aloha_hdf5 import AlohaEpisode
 
-    return AlohaEpisode(path, needs, given)
+    return [AlohaEpisode(path, needs, given)]
 
 
-def _bag(path: Path, needs: Needs, given: Given) -> Recording:
+def _bag(path: Path, needs: Needs, given: Given) -> Sequence[Recording]:
     from hbvla_ros.recordings.rosbag import BagRecording
 
-    return BagRecording(path, needs, given)
+    return [BagRecording(path, needs, given)]
 
 
 # The libraries of a kind are imported only when it is there.
-_READERS: dict[str, Callable[[Path, Needs, Given], Recording]] = {
+_READERS: dict[str, Callable[[Path, Needs, Given], Sequence[Recording]]] = {
     'simulator': _simulator,
-    'aloha_hdf5': _aloha,
+    'hdf5': _hdf5,
     'rosbag': _bag,
 }

@@ -61,7 +61,7 @@ class Recording(Protocol):
 
     @property
     def kind(self) -> str:
-        """'simulator', 'aloha_hdf5' or 'rosbag'."""
+        """'simulator', 'aloha_hdf5', 'libero_hdf5' or 'rosbag'."""
 
     @property
     def instruction(self) -> str:

@@ -90,14 +90,27 @@ class SimulatorEpisode:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise HbvlaError(f'{self.path}: not a readable episode; record it again') from error
 
-    def _image(self, camera: str, index: int) -> NDArray[np.uint8]:
+    def jpeg(self, camera: str, index: int) -> bytes:
+        """The JPEG file of one frame, as it was recorded.
+
+        Raises:
+            HbvlaError: there is none.
+        """
         if f'jpeg_{camera}' not in self._images:
             self._images.update(self._read(f'jpeg_{camera}', f'offset_{camera}'))
         try:
             begin, end = self._images[f'offset_{camera}'][index : index + 2]
-            data = self._images[f'jpeg_{camera}'][int(begin) : int(end)].tobytes()
-            return np.asarray(simplejpeg.decode_jpeg(data, colorspace='RGB'))
         except ValueError as error:
-            raise HbvlaError(
-                f'{self.path}: frame {index} of {camera} is damaged; record the episode again'
-            ) from error
+            raise self._damaged(camera, index) from error
+        return bytes(self._images[f'jpeg_{camera}'][int(begin) : int(end)].tobytes())
+
+    def _image(self, camera: str, index: int) -> NDArray[np.uint8]:
+        try:
+            return np.asarray(simplejpeg.decode_jpeg(self.jpeg(camera, index), colorspace='RGB'))
+        except ValueError as error:
+            raise self._damaged(camera, index) from error
+
+    def _damaged(self, camera: str, index: int) -> HbvlaError:
+        return HbvlaError(
+            f'{self.path}: frame {index} of {camera} is damaged; record the episode again'
+        )

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from hbvla_ros.sim.engine import mujoco
 
 ARMS = ('left', 'right')
 ARM_JOINTS = ('waist', 'shoulder', 'elbow', 'forearm_roll', 'wrist_angle', 'wrist_rotate')
+ACTION_SIZE = 14
+START_ARM = np.array([0.0, -0.96, 1.16, 0.0, -0.3, 0.0])  # rad, the six joints at rest
+START_ACTION = np.concatenate([START_ARM, [1.0], START_ARM, [1.0]])
 GRIPPER_CLOSED = 0.01844  # m, finger slide at normalised 0
 GRIPPER_OPEN = 0.058  # m, finger slide at normalised 1
 BASE_X = 0.469

@@ -15,9 +15,12 @@ from typing import Any
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.sim import scene, seeds
+from hbvla_ros.sim.tasks.registry import DEFAULT_TASK, find_task
 
 MANIFEST = 'dataset.json'
-FORMAT_VERSION = 1
+# Version 2 added the task's name and the known columns to each episode; readers take both.
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 _SAVE_EVERY = 20  # episodes between two writes of the manifest
 
 
@@ -81,9 +84,10 @@ class DatasetManifest:
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
             version = content.get('format_version')
-            if version != FORMAT_VERSION:
+            if version not in READABLE_VERSIONS:
+                known = ' and '.join(map(str, READABLE_VERSIONS))
                 raise HbvlaError(
-                    f'{path}: format_version {version!r}, this program reads {FORMAT_VERSION}; '
+                    f'{path}: format_version {version!r}, this program reads {known}; '
                     'generate the demonstrations again'
                 )
             for derived in ('frames', 'success_rate'):
@@ -107,6 +111,7 @@ def generate(
     workers: int = 1,
     camera_size: int = 128,
     progress: Callable[[EpisodeResult], None] | None = None,
+    task: str = DEFAULT_TASK,
 ) -> DatasetManifest:
     """Record the episodes of ``episodes`` seeds from ``seed`` on; failed ones are not kept.
 
@@ -120,13 +125,16 @@ def generate(
         workers: processes; 1 works in this process.
         camera_size: image height and width, pixels.
         progress: called for each outcome, earlier ones included.
+        task: name of the task; a folder holds one. All tasks use the same seed ranges.
 
     Returns:
         The finished manifest.
 
     Raises:
-        HbvlaError: seeds of another purpose, a folder with other settings, no renderer.
+        HbvlaError: unknown task, seeds of another purpose, a folder with other settings or of
+            another task, no renderer.
     """
+    find_task(task)
     if episodes < 1 or workers < 1:
         raise HbvlaError('episodes and workers must be at least 1')
     purpose = seeds.purpose_of(seed)
@@ -137,7 +145,7 @@ def generate(
         )
     wanted = range(seed, seed + episodes)
     seeds.check_purpose((wanted[0], wanted[-1]), purpose)
-    manifest = _prepared(folder, camera_size)
+    manifest = _prepared(folder, camera_size, task)
     todo = []
     for number in wanted:
         known = _known(folder, manifest, number)
@@ -148,7 +156,8 @@ def generate(
         if progress:
             progress(known)
     try:
-        for count, result in enumerate(_outcomes(folder, todo, workers, camera_size), start=1):
+        outcomes = _outcomes(folder, todo, workers, camera_size, task)
+        for count, result in enumerate(outcomes, start=1):
             manifest.add(result)
             if count % _SAVE_EVERY == 0:
                 manifest.write(folder)
@@ -159,11 +168,11 @@ def generate(
     return manifest
 
 
-def _prepared(folder: Path, camera_size: int) -> DatasetManifest:
+def _prepared(folder: Path, camera_size: int, task: str) -> DatasetManifest:
     from hbvla_ros.sim import demonstrations
 
     fresh = DatasetManifest(
-        task='pick_place',
+        task=task,
         cameras=list(scene.CAMERAS),
         camera_size=camera_size,
         control_rate=25.0,
@@ -179,10 +188,16 @@ def _prepared(folder: Path, camera_size: int) -> DatasetManifest:
         fresh.write(folder)
         return fresh
     found = DatasetManifest.read(folder)
-    for key in ('task', 'cameras', 'camera_size', 'label_every', 'chunk', 'auxiliary_names'):
-        if getattr(found, key) != getattr(fresh, key):
+    for key in (
+        'format_version', 'task', 'cameras', 'camera_size', 'label_every', 'chunk',
+        'auxiliary_names',
+    ):  # fmt: skip
+        was, asked = getattr(found, key), getattr(fresh, key)
+        if was != asked:
+            short = '' if isinstance(was, list) else f' ({was}, not {asked})'
             raise HbvlaError(
-                f'{folder / MANIFEST}: {key} differs from what is asked; choose another --out'
+                f'{folder / MANIFEST}: {key} differs from what is asked{short}; '
+                'choose another --out'
             )
     return found
 
@@ -206,17 +221,17 @@ def _known(folder: Path, manifest: DatasetManifest, seed: int) -> EpisodeResult 
 _worker: dict[str, Any] = {}
 
 
-def _start_process(folder: str, camera_size: int) -> None:
+def _start_process(folder: str, camera_size: int, task: str) -> None:
     # An interrupt is for the parent alone; it ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _start_worker(folder, camera_size)
+    _start_worker(folder, camera_size, task)
 
 
-def _start_worker(folder: str, camera_size: int) -> None:
+def _start_worker(folder: str, camera_size: int, task: str) -> None:
     from hbvla_ros.sim.simulation import AlohaSimulation
 
     _worker['folder'] = Path(folder)
-    _worker['simulation'] = AlohaSimulation(camera_size)
+    _worker['simulation'] = AlohaSimulation(camera_size, task=task)
 
 
 def _record(seed: int) -> EpisodeResult:
@@ -242,7 +257,7 @@ def _single_threaded_rendering() -> Iterator[None]:
 
 
 def _outcomes(
-    folder: Path, todo: list[int], workers: int, camera_size: int
+    folder: Path, todo: list[int], workers: int, camera_size: int, task: str
 ) -> Iterator[EpisodeResult]:
     if not todo:
         return
@@ -251,10 +266,10 @@ def _outcomes(
     # Before the workers start: one error, not one from each of them.
     choose_backend()
     if workers == 1:
-        _start_worker(str(folder), camera_size)
+        _start_worker(str(folder), camera_size, task)
         yield from map(_record, todo)
         return
     with _single_threaded_rendering():
         context = multiprocessing.get_context('spawn')
-        with context.Pool(workers, _start_process, (str(folder), camera_size)) as pool:
+        with context.Pool(workers, _start_process, (str(folder), camera_size, task)) as pool:
             yield from pool.imap_unordered(_record, todo)

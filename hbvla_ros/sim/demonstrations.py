@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,40 +18,43 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from hbvla_ros.sim import kinematics, scene
-from hbvla_ros.sim.arms import ARMS
-from hbvla_ros.sim.experts.pick_place import PickPlaceExpert
-from hbvla_ros.sim.objects import OBJECTS
+from hbvla_ros.sim.arms import ACTION_SIZE, START_ACTION
+from hbvla_ros.sim.auxiliary import AUXILIARY_NAMES, auxiliary_targets
+from hbvla_ros.sim.experts.base import Expert
+from hbvla_ros.sim.experts.registry import make_expert
 from hbvla_ros.sim.perturbation import CommandPerturbation
-from hbvla_ros.sim.simulation import ACTION_SIZE, START_ACTION, AlohaSimulation
+from hbvla_ros.sim.simulation import AlohaSimulation
 
 CHUNK = 16
 LABEL_EVERY = 3
-MAX_STEPS = 260
+# Share of a task's time limit that a demonstration may take: two to three times the expert's time.
+LIMIT_SHARE = 0.65
 REST_STEPS = 32  # after success: the arm retreats, and stays at rest
 JPEG_QUALITY = 95
 _MID_AIR_EPISODES = 0.35
-
-AUXILIARY_NAMES = (
-    *(f'{kind.name}_{axis}' for kind in OBJECTS for axis in 'xyz'),
-    *(f'bucket_{axis}' for axis in 'xyz'),
-    *(f'{side}_tip_{axis}' for side in ARMS for axis in 'xyz'),
-    *(f'target_is_{kind.name}' for kind in OBJECTS),
-    *(f'target_from_{side}_tip_{axis}' for side in ARMS for axis in 'xyz'),
-)
 
 
 @dataclass(frozen=True)
 class Episode:
     """One recorded episode of T labelled steps.
 
-    ``jpegs`` holds T encoded images per camera, ``proprioception`` (T, 14), ``chunks``
-    (T, 16, 14) whose row 0 is the command to send at that very state, ``auxiliary``
-    (T, len(AUXILIARY_NAMES)), all float32.
+    Attributes:
+        task: name of the task.
+        seed: decides everything.
+        instruction: the sentence of the episode.
+        success: whether the task was done in the end.
+        stage: furthest stage, an index into the task's stages.
+        jpegs: T encoded images per camera.
+        proprioception: float32 (T, 14), measured.
+        chunks: float32 (T, 16, 14); row 0 is the command to send at that very state.
+        auxiliary: float32 (T, len(AUXILIARY_NAMES)), NaN where a column says nothing.
     """
 
+    task: str
     seed: int
     instruction: str
     success: bool
+    stage: int
     jpegs: dict[str, list[bytes]]
     proprioception: NDArray[np.float32]
     chunks: NDArray[np.float32]
@@ -61,8 +65,10 @@ class Episode:
         arrays: dict[str, NDArray[np.generic]] = {
             'proprioception': self.proprioception,
             'chunks': self.chunks,
-            'auxiliary': self.auxiliary,
+            'auxiliary': np.nan_to_num(self.auxiliary),
+            'auxiliary_known': np.isfinite(self.auxiliary),
             'auxiliary_names': np.array(AUXILIARY_NAMES),
+            'task': np.array(self.task),
             'instruction': np.array(self.instruction),
             'seed': np.array(self.seed),
             'success': np.array(self.success),
@@ -78,7 +84,7 @@ class Episode:
 
 
 def expert_chunk(
-    simulation: AlohaSimulation, expert: PickPlaceExpert, rows: int = CHUNK
+    simulation: AlohaSimulation, expert: Expert, rows: int = CHUNK
 ) -> NDArray[np.float64]:
     """The (rows, 14) commands of the undisturbed expert from this state, which is kept."""
     chunk = np.empty((rows, ACTION_SIZE))
@@ -92,46 +98,58 @@ def expert_chunk(
     return chunk
 
 
-def auxiliary_targets(simulation: AlohaSimulation) -> NDArray[np.float64]:
-    """What the images show, in numbers; one value (m or 0/1) per ``AUXILIARY_NAMES``."""
-    objects = simulation.object_positions()
-    tips = simulation.tip_positions()
-    chosen = np.eye(len(objects))[simulation.target]
-    relative = objects[simulation.target] - tips
-    return np.concatenate(
-        [objects.ravel(), simulation.bucket_position(), tips.ravel(), chosen, relative.ravel()]
-    )
+def max_steps(simulation: AlohaSimulation) -> int:
+    """Control steps after which a demonstration is given up."""
+    return round(LIMIT_SHARE * simulation.task.max_seconds * simulation.control_rate)
 
 
 def record_episode(simulation: AlohaSimulation, seed: int, images: bool = True) -> Episode:
     """Roll out one disturbed episode and label it.
 
     Args:
-        simulation: reset here; its camera size is the image size.
+        simulation: reset here, in its present task; its camera size is the image size.
         seed: decides the layout, the start pose and every disturbance.
-        images: False leaves the images out, for measuring the expert alone.
+        images: False leaves the images out.
 
     Returns:
         The episode, successful or not.
     """
+    recorder = _Recorder(simulation, images)
+    roll_out(simulation, seed, recorder.label)
+    return recorder.episode(seed)
+
+
+def roll_out(
+    simulation: AlohaSimulation,
+    seed: int,
+    label: Callable[[Expert], NDArray[np.float64]] | None = None,
+) -> None:
+    """Run one disturbed episode of the expert, and a little on after success.
+
+    Args:
+        simulation: reset here, in its present task.
+        seed: decides the layout, the start pose and every disturbance.
+        label: called at every labelled step in place of the expert's ``command``, which it must
+            return; it must leave the simulation as it was.
+    """
     random = np.random.default_rng((seed, 1))
     simulation.reset(seed, joints=_start_pose(random))
-    expert = PickPlaceExpert(simulation)
+    expert = make_expert(simulation)
     perturbation = CommandPerturbation(random)
-    recorder = _Recorder(simulation, expert, images)
     # The first label falls on any of the first steps, so that labels cover all of them.
     first = int(random.integers(LABEL_EVERY))
     rest = REST_STEPS
-    for step in range(MAX_STEPS):
-        labelled = step % LABEL_EVERY == first
-        command = recorder.label() if labelled else expert.command()
+    for step in range(max_steps(simulation)):
+        if label is not None and step % LABEL_EVERY == first:
+            command = label(expert)
+        else:
+            command = expert.command()
         simulation.command(perturbation.apply(command, simulation.joint_positions()))
         simulation.step()
         if simulation.success():
             rest -= 1
             if rest == 0:
                 break
-    return recorder.episode(seed)
 
 
 def _start_pose(random: np.random.Generator) -> NDArray[np.float64] | None:
@@ -154,15 +172,14 @@ def _start_pose(random: np.random.Generator) -> NDArray[np.float64] | None:
 class _Recorder:
     """Collects the labelled steps of one episode."""
 
-    def __init__(self, simulation: AlohaSimulation, expert: PickPlaceExpert, images: bool) -> None:
+    def __init__(self, simulation: AlohaSimulation, images: bool) -> None:
         self._simulation = simulation
-        self._expert = expert
         self._jpegs: dict[str, list[bytes]] = {name: [] for name in scene.CAMERAS if images}
         self._proprioception: list[NDArray[np.float64]] = []
         self._chunks: list[NDArray[np.float64]] = []
         self._auxiliary: list[NDArray[np.float64]] = []
 
-    def label(self) -> NDArray[np.float64]:
+    def label(self, expert: Expert) -> NDArray[np.float64]:
         """Store this instant; returns the expert's command for it."""
         simulation = self._simulation
         self._proprioception.append(simulation.joint_positions())
@@ -174,15 +191,18 @@ class _Recorder:
                         image, quality=JPEG_QUALITY, colorspace='RGB', colorsubsampling='420'
                     )
                 )
-        self._chunks.append(expert_chunk(simulation, self._expert))
+        self._chunks.append(expert_chunk(simulation, expert))
         return self._chunks[-1][0]
 
     def episode(self, seed: int) -> Episode:
         """What has been stored."""
+        simulation = self._simulation
         return Episode(
+            task=simulation.task.name,
             seed=seed,
-            instruction=self._simulation.instruction,
-            success=self._simulation.success(),
+            instruction=simulation.instruction,
+            success=simulation.success(),
+            stage=simulation.stage(),
             jpegs=self._jpegs,
             proprioception=np.asarray(self._proprioception, dtype=np.float32),
             chunks=np.asarray(self._chunks, dtype=np.float32),

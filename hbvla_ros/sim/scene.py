@@ -1,5 +1,5 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""The MuJoCo scene: two ViperX arms, a table, a bucket and three objects.
+"""The MuJoCo scene: two ViperX arms, a table, cameras, and the props of a task.
 
 The arm description and meshes come from the installed ``gym-aloha`` package and are edited in
 memory with ``mujoco.MjSpec``; nothing of them is copied. Facts and traps: closed-loop
@@ -9,6 +9,7 @@ specification, section 1.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +18,10 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.sim.arms import ARMS, FIXED_BITS, INVISIBLE, OBJECT_BITS, add_damping, edit_arm
 from hbvla_ros.sim.engine import mujoco
 from hbvla_ros.sim.meshes import coarsen, read_triangles
-from hbvla_ros.sim.objects import (
-    BUCKET_COLOUR,
-    BUCKET_FLOOR,
-    BUCKET_HALF,
-    BUCKET_HEIGHT,
-    BUCKET_WALL,
-    OBJECTS,
-    ObjectKind,
-)
+from hbvla_ros.sim.objects import SHAPES, Prop
 
 TIMESTEP = 0.002
+_SHAPE_TYPES = {name: getattr(mujoco.mjtGeom, f'mjGEOM_{name.upper()}') for name in SHAPES}
 
 _MESH_CELL = 4.0  # mm
 _LIGHTS = (((-0.6, -0.4, 1.4), (0.4, 0.6, -1.0)), ((0.6, 1.2, 1.2), (-0.4, -0.5, -1.0)))
@@ -51,11 +45,12 @@ def asset_path() -> Path:
     return path
 
 
-def build_model() -> mujoco.MjModel:
-    """Compile the scene.
+def build_model(props: Sequence[Prop]) -> mujoco.MjModel:
+    """Compile the scene with these props.
 
     Returns:
-        The model: 16 robot joints first, then one free joint per object; 16 position actuators.
+        The model: 16 robot joints first, then one free joint for each movable prop in the given
+        order, called ``<name>_joint``; fixed props are mocap bodies; 16 position actuators.
 
     Raises:
         HbvlaError: the assets cannot be found or compiled.
@@ -78,9 +73,8 @@ def build_model() -> mujoco.MjModel:
         _table(spec)
         for side in ARMS:
             edit_arm(spec, side)
-        _bucket(spec)
-        for kind in OBJECTS:
-            _object(spec, kind)
+        for prop in props:
+            _prop(spec, prop)
         model = spec.compile()
     except (ValueError, KeyError, AttributeError) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -187,48 +181,27 @@ def _table(spec: mujoco.MjSpec) -> None:
         )
 
 
-def _bucket(spec: mujoco.MjSpec) -> None:
-    bucket = spec.worldbody.add_body(name='bucket', pos=[0.0, 0.5, 0.0], mocap=True)
-    contype, conaffinity = FIXED_BITS
-    half, wall, height = BUCKET_HALF, BUCKET_WALL, BUCKET_HEIGHT
-    parts = {
-        'floor': ([half, half, BUCKET_FLOOR / 2], [0.0, 0.0, BUCKET_FLOOR / 2]),
-        'east': ([wall, half, height / 2], [half - wall, 0.0, height / 2]),
-        'west': ([wall, half, height / 2], [wall - half, 0.0, height / 2]),
-        'north': ([half, wall, height / 2], [0.0, half - wall, height / 2]),
-        'south': ([half, wall, height / 2], [0.0, wall - half, height / 2]),
-    }
-    for name, (size, position) in parts.items():
-        bucket.add_geom(
-            name=f'bucket_{name}',
-            type=mujoco.mjtGeom.mjGEOM_BOX,
-            size=size,
-            pos=position,
+def _prop(spec: mujoco.MjSpec, prop: Prop) -> None:
+    height = 0.3 if prop.movable else 0.0
+    body = spec.worldbody.add_body(name=prop.name, pos=[0.0, 0.5, height], mocap=not prop.movable)
+    if prop.movable:
+        body.mass = prop.mass
+        body.inertia = list(prop.inertia)
+        body.ipos = [0.0, 0.0, 0.0]
+        body.explicitinertial = True
+        body.add_freejoint(name=f'{prop.name}_joint')
+    bits = OBJECT_BITS if prop.movable else FIXED_BITS
+    for part in prop.parts:
+        contype, conaffinity = bits if part.collides else (0, 0)
+        body.add_geom(
+            name=f'{prop.name}_{part.name}' if part.name else prop.name,
+            type=_SHAPE_TYPES[part.shape],
+            size=list(part.size),
+            pos=list(part.position),
+            quat=list(part.quaternion),
             contype=contype,
             conaffinity=conaffinity,
             condim=4,
-            friction=[0.6, 0.005, 0.0001],
-            rgba=BUCKET_COLOUR,
+            friction=list(prop.friction),
+            rgba=[*part.colour, 1.0],
         )
-
-
-def _object(spec: mujoco.MjSpec, kind: ObjectKind) -> None:
-    body = spec.worldbody.add_body(name=kind.name, pos=[0.0, 0.5, 0.3])
-    body.mass = 0.05
-    # More than the solid's own inertia: it keeps light objects from rocking in the grasp.
-    body.inertia = [5e-5, 5e-5, 5e-5]
-    body.ipos = [0.0, 0.0, 0.0]
-    body.explicitinertial = True
-    body.add_freejoint(name=f'{kind.name}_joint')
-    contype, conaffinity = OBJECT_BITS
-    shape = mujoco.mjtGeom.mjGEOM_BOX if kind.shape == 'box' else mujoco.mjtGeom.mjGEOM_CYLINDER
-    body.add_geom(
-        name=kind.name,
-        type=shape,
-        size=list(kind.size),
-        contype=contype,
-        conaffinity=conaffinity,
-        condim=4,
-        friction=[1.2, 0.01, 0.0005],
-        rgba=[*kind.colour, 1.0],
-    )

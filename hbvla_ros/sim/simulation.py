@@ -4,23 +4,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.sim import arms, scene
+from hbvla_ros.sim.arms import ACTION_SIZE, START_ACTION
 from hbvla_ros.sim.engine import mujoco
-from hbvla_ros.sim.objects import OBJECTS
-from hbvla_ros.sim.tasks import pick_place
+from hbvla_ros.sim.objects import Prop
+from hbvla_ros.sim.tasks.base import Layout, Progress, Task
+from hbvla_ros.sim.tasks.registry import DEFAULT_TASK, find_task
+from hbvla_ros.sim.view import SceneView
 
 if TYPE_CHECKING:
     from hbvla_ros.sim.rendering import SceneRenderer
 
-ACTION_SIZE = 14
-START_ARM = np.array([0.0, -0.96, 1.16, 0.0, -0.3, 0.0])
-START_ACTION = np.concatenate([START_ARM, [1.0], START_ARM, [1.0]])
 START_NOISE = 0.1  # rad
 _GRIPPER_SPAN = arms.GRIPPER_OPEN - arms.GRIPPER_CLOSED
 _ARM_COLUMNS = np.array([0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12])
@@ -32,11 +32,34 @@ _STATE = mujoco.mjtState.mjSTATE_INTEGRATION
 class SavedState:
     """Everything that decides the future of a simulation; opaque to callers."""
 
+    task: Task[Any, Any]
     physics: NDArray[np.float64]
-    layout: pick_place.Layout
-    inside_since: float | None
-    best_stage: int
-    touched: bool
+    layout: Layout
+    progress: Progress
+
+
+class _Scene:
+    """The compiled scene of one set of props, with a state of its own."""
+
+    def __init__(self, props: tuple[Prop, ...]) -> None:
+        self.model = scene.build_model(props)
+        self.data = mujoco.MjData(self.model)
+        self.view = SceneView(self.model, self.data, props)
+        self.state_size = mujoco.mj_stateSize(self.model, _STATE)
+        # Of each prop: where its pose begins in the joint positions, or which mocap body it is.
+        self._joints = [
+            int(self.model.joint(f'{prop.name}_joint').qposadr[0]) if prop.movable else None
+            for prop in props
+        ]
+        self._mocaps = [int(self.model.body(prop.name).mocapid[0]) for prop in props]
+
+    def place(self, poses: NDArray[np.float64]) -> None:
+        """Put every prop where a layout wants it: poses (props, 7)."""
+        for pose, joint, mocap in zip(poses, self._joints, self._mocaps, strict=True):
+            if joint is None:
+                self.data.mocap_pos[mocap], self.data.mocap_quat[mocap] = pose[:3], pose[3:]
+            else:
+                self.data.qpos[joint : joint + 7] = pose
 
 
 class AlohaSimulation:
@@ -47,12 +70,22 @@ class AlohaSimulation:
     Args:
         camera_size: height and width of rendered images, pixels.
         control_rate: commands per second; a whole number of 2 ms physics steps.
+        task: name of the first task.
+
+    Attributes:
+        task: the task of this episode.
+        layout: what the seed decided.
+        model: the MuJoCo model of the task's scene; another one after a change of task.
+        data: its state.
+        view: what tasks and experts read of it.
 
     Raises:
-        HbvlaError: no assets, or a rate the physics step does not divide.
+        HbvlaError: no assets, an unknown task, or a rate the physics step does not divide.
     """
 
-    def __init__(self, camera_size: int = 128, control_rate: float = 25.0) -> None:
+    def __init__(
+        self, camera_size: int = 128, control_rate: float = 25.0, task: str = DEFAULT_TASK
+    ) -> None:
         """Build the scene and reset to seed 0."""
         if camera_size < 1 or camera_size > 960:
             raise HbvlaError(f'camera_size {camera_size}: must be 1 to 960 pixels')
@@ -64,57 +97,63 @@ class AlohaSimulation:
             )
         self.camera_size = camera_size
         self.control_rate = control_rate
-        self.model = scene.build_model()
-        self.data = mujoco.MjData(self.model)
         self._substeps = round(substeps)
         self._renderer: SceneRenderer | None = None
-        self._object_bodies = [self.model.body(kind.name).id for kind in OBJECTS]
-        self._object_joints = [
-            int(self.model.joint(f'{kind.name}_joint').qposadr[0]) for kind in OBJECTS
-        ]
-        self._tip_sites = [self.model.site(f'tip_{side}').id for side in arms.ARMS]
-        self._bucket_mocap = int(self.model.body('bucket').mocapid[0])
-        self._state_size = mujoco.mj_stateSize(self.model, _STATE)
+        self._scenes: dict[tuple[Prop, ...], _Scene] = {}
+        self._scene: _Scene
+        self.model: mujoco.MjModel
+        self.data: mujoco.MjData
+        self.view: SceneView
+        self.task: Task[Any, Any] = find_task(task)
+        self._enter(self.task)
         self.reset(0)
 
     # Setting up
 
     def reset(
-        self, seed: int, task_name: str = 'pick_place', joints: ArrayLike | None = None
+        self, seed: int, task_name: str | None = None, joints: ArrayLike | None = None
     ) -> None:
-        """Start an episode: the seed decides places, target and start pose.
+        """Start an episode: the seed decides places, instruction and start pose.
 
         Args:
             seed: any non-negative number; see ``seeds`` for the reserved ranges.
-            task_name: only ``'pick_place'`` so far.
+            task_name: another task from now on; None stays with the present one. Another set of
+                props means another model, which is built once and kept.
             joints: (14,) start pose instead of the seed's.
 
         Raises:
             HbvlaError: unknown task, negative seed, wrong pose.
         """
-        if task_name != 'pick_place':
-            raise HbvlaError(f'task {task_name!r}: unknown; the only task is pick_place')
+        task = self.task if task_name is None else find_task(task_name)
         if seed < 0:
             raise HbvlaError(f'seed {seed}: must not be negative')
         random = np.random.default_rng(seed)
-        self.layout = pick_place.sample_layout(random)
+        layout = task.sample(random)
         start = START_ACTION.copy()
         start[_ARM_COLUMNS] += random.uniform(-START_NOISE, START_NOISE, 12)
         start[[6, 13]] = random.uniform(0.7, 1.0, 2)
         if joints is not None:
             start = _checked(joints)
+        self._enter(task)
+        self.layout: Layout = layout
         mujoco.mj_resetData(self.model, self.data)
-        self.data.mocap_pos[self._bucket_mocap] = self.layout.bucket
-        for number, address in enumerate(self._object_joints):
-            yaw = self.layout.yaws[number]
-            self.data.qpos[address : address + 3] = self.layout.objects[number]
-            self.data.qpos[address + 3 : address + 7] = (np.cos(yaw / 2), 0, 0, np.sin(yaw / 2))
+        self._scene.place(layout.poses)
         self.command(start)
         self.data.qpos[:16] = self.data.ctrl
-        self._inside_since: float | None = None
-        self._best_stage = 0
-        self._touched = False
+        self._progress: Progress = task.start(layout)
         mujoco.mj_forward(self.model, self.data)
+        self.view.refresh()
+
+    def _enter(self, task: Task[Any, Any]) -> None:
+        """Make the scene of a task the present one."""
+        if task.props not in self._scenes:
+            self._scenes[task.props] = _Scene(task.props)
+        chosen = self._scenes[task.props]
+        if self._renderer is not None and chosen is not self._scene:
+            # A graphics context belongs to one model.
+            self.close()
+        self.task, self._scene = task, chosen
+        self.model, self.data, self.view = chosen.model, chosen.data, chosen.view
 
     # Moving
 
@@ -153,21 +192,10 @@ class AlohaSimulation:
         # want those of now. Nothing that the next step starts from is touched.
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
+        self.view.refresh()
 
     def _track(self) -> None:
-        positions = self.object_positions()
-        bucket = self.bucket_position()
-        if not pick_place.done(positions, bucket, self.layout.target):
-            self._inside_since = None
-        elif self._inside_since is None:
-            self._inside_since = self.time
-        if not self._touched:
-            target = positions[self.layout.target]
-            moved = np.abs(target - self.layout.objects[self.layout.target]).max() > 0.01
-            near = np.abs(self.tip_positions() - target).max(axis=1).min() < 0.025
-            self._touched = bool(moved or near)
-        now = pick_place.stage(positions, bucket, self.layout, self._touched)
-        self._best_stage = max(self._best_stage, now)
+        self._progress = self.task.track(self.view, self.layout, self._progress)
 
     # Reading
 
@@ -180,11 +208,6 @@ class AlohaSimulation:
     def instruction(self) -> str:
         """The sentence of this episode."""
         return self.layout.instruction
-
-    @property
-    def target(self) -> int:
-        """Number of the object that is asked for, an index into ``objects.OBJECTS``."""
-        return self.layout.target
 
     def joint_positions(self) -> NDArray[np.float64]:
         """(14,) measured positions in the order and units of a command."""
@@ -204,26 +227,17 @@ class AlohaSimulation:
             measured[column] = rate / _GRIPPER_SPAN
         return measured
 
-    def object_positions(self) -> NDArray[np.float64]:
-        """(3, 3) centres of the objects, m, in the order of ``objects.OBJECTS``."""
-        return np.array(self.data.xpos[self._object_bodies])
-
-    def bucket_position(self) -> NDArray[np.float64]:
-        """(3,) centre of the bucket's bottom, m."""
-        return np.array(self.data.mocap_pos[self._bucket_mocap])
-
     def tip_positions(self) -> NDArray[np.float64]:
         """(2, 3) grasp points of the left and the right gripper, m."""
-        return np.array(self.data.site_xpos[self._tip_sites])
+        return self.view.tips()
 
     def success(self) -> bool:
-        """Whether the named object, and no other, lies in the bucket and has stayed there."""
-        since = self._inside_since
-        return since is not None and self.time - since > pick_place.STAY_SECONDS - 1e-6
+        """Whether the task is done and has stayed done for the moment it asks for."""
+        return self.task.success(self._progress, self.time)
 
     def stage(self) -> int:
-        """Furthest progress of this episode, an index into ``pick_place.STAGES``."""
-        return self._best_stage
+        """Furthest progress of this episode, an index into the task's ``stages``."""
+        return self.task.stage(self._progress)
 
     def render(
         self, size: tuple[int, int] | None = None, cameras: tuple[str, ...] = scene.CAMERAS
@@ -251,17 +265,15 @@ class AlohaSimulation:
 
     def save_state(self) -> SavedState:
         """Remember this instant, to the last bit that matters for the future."""
-        physics = np.empty(self._state_size)
+        physics = np.empty(self._scene.state_size)
         mujoco.mj_getState(self.model, self.data, physics, _STATE)
-        return SavedState(physics, self.layout, self._inside_since, self._best_stage, self._touched)
+        return SavedState(self.task, physics, self.layout, self._progress)
 
     def restore_state(self, state: SavedState) -> None:
-        """Return to a remembered instant of this simulation."""
+        """Return to a remembered instant of this simulation, whichever task it was in."""
+        self._enter(state.task)
         mujoco.mj_setState(self.model, self.data, state.physics, _STATE)
-        self.layout = state.layout
-        self._inside_since = state.inside_since
-        self._best_stage = state.best_stage
-        self._touched = state.touched
+        self.layout, self._progress = state.layout, state.progress
         self._refresh()
 
     def close(self) -> None:

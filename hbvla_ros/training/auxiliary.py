@@ -47,12 +47,13 @@ class AuxiliaryHeads(nn.Module):
         self.register_buffer('mean', mean)
         self.register_buffer('deviation', deviation)
 
-    def forward(self, encoded: Encoded, columns: Tensor) -> Tensor:
-        """Sum of the smooth L1 losses.
+    def forward(self, encoded: Encoded, columns: Tensor, known: Tensor) -> Tensor:
+        """Sum of the smooth L1 losses, each a mean over what is known.
 
         Args:
             encoded: what the network's `encode` returned.
             columns: float (B, X), the true values.
+            known: bool (B, X), False where there is none.
         """
         assert isinstance(self.mean, Tensor) and isinstance(self.deviation, Tensor)
         wanted = (columns - self.mean) / self.deviation
@@ -60,12 +61,25 @@ class AuxiliaryHeads(nn.Module):
             [self._split, encoded.features.shape[-1] - self._split], dim=-1
         )
         losses = [
-            functional.smooth_l1_loss(head(part.flatten(1)).float(), wanted[:, self._scene])
+            _masked_loss(head(part.flatten(1)), wanted[:, self._scene], known[:, self._scene])
             for head, part in zip(self.towers, features, strict=True)
         ]
-        predicted = self.language(encoded.action_hidden_states.mean(1)).float()
-        losses.append(functional.smooth_l1_loss(predicted, wanted))
+        predicted = self.language(encoded.action_hidden_states.mean(1))
+        losses.append(_masked_loss(predicted, wanted, known))
         return torch.stack(losses).sum()
+
+
+def column_statistics(columns: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (X,) of columns (N, X) over the rows where each is known."""
+    count = known.sum(0)
+    mean = torch.where(known, columns, 0.0).sum(0) / count.clamp(min=1)
+    squares = torch.where(known, (columns - mean).square(), 0.0).sum(0)
+    return mean, (squares / (count - 1).clamp(min=1)).sqrt().clamp(min=1e-3)
+
+
+def _masked_loss(predicted: Tensor, wanted: Tensor, known: Tensor) -> Tensor:
+    each = functional.smooth_l1_loss(predicted.float(), wanted, reduction='none')
+    return torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1)
 
 
 def _head(width: int, outputs: int) -> nn.Sequential:

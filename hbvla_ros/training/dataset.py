@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.vla.images import lanczos_weights
 
+_FIRST_TASK = 'pick_place'
+
 
 @dataclass(frozen=True)
 class Demonstrations:
@@ -31,10 +33,14 @@ class Demonstrations:
         proprioception: float32 (N, P), physical units.
         chunks: float32 (N, K, A), physical units.
         auxiliary: float32 (N, X) object and tool positions, used for auxiliary losses only.
+        auxiliary_known: bool (N, X), False where a column says nothing about a frame.
         auxiliary_names: names of the X columns.
         instruction_index: int64 (N,) into `instructions`.
         instructions: the distinct instructions.
+        task_index: int64 (N,) into `tasks`.
+        tasks: names of the tasks.
         episodes: number of episodes.
+        task_episodes: number of episodes of each task.
         digest: SHA-256 over the episode files, in order.
     """
 
@@ -42,10 +48,14 @@ class Demonstrations:
     proprioception: NDArray[np.float32]
     chunks: NDArray[np.float32]
     auxiliary: NDArray[np.float32]
+    auxiliary_known: NDArray[np.bool_]
     auxiliary_names: tuple[str, ...]
     instruction_index: NDArray[np.int64]
     instructions: tuple[str, ...]
+    task_index: NDArray[np.int64]
+    tasks: tuple[str, ...]
     episodes: int
+    task_episodes: tuple[int, ...]
     digest: str
 
     def __len__(self) -> int:
@@ -87,6 +97,8 @@ def resize_frames(frames: torch.Tensor, size: int) -> torch.Tensor:
 def read_episode(path: Path, cameras: Sequence[str], chunk: int, size: int) -> dict[str, Any]:
     """One episode file as arrays.
 
+    Files of the first format have no task (there was one only) and know every column.
+
     Raises:
         HbvlaError: unreadable file, missing camera, or labels shorter than the chunk.
     """
@@ -105,46 +117,116 @@ def read_episode(path: Path, cameras: Sequence[str], chunk: int, size: int) -> d
         'proprioception': archive['proprioception'].astype(np.float32),
         'chunks': labels[:, :chunk].astype(np.float32),
         'auxiliary': archive['auxiliary'].astype(np.float32),
+        'auxiliary_known': archive['auxiliary_known']
+        if 'auxiliary_known' in archive.files
+        else np.ones(archive['auxiliary'].shape, bool),
         'auxiliary_names': tuple(str(name) for name in archive['auxiliary_names']),
         'instruction': str(archive['instruction']),
+        'task': str(archive['task']) if 'task' in archive.files else _FIRST_TASK,
     }
 
 
-def load_demonstrations(
-    folder: Path, cameras: Sequence[str], chunk: int, size: int
-) -> Demonstrations:
-    """Read every episode of a folder, in the order of the seeds.
+def episode_paths(folders: Sequence[Path]) -> list[Path]:
+    """Episode files of several folders, each folder in the order of the seeds.
+
+    Args:
+        folders: each holds episodes, or folders that do, as `hbvla demos` makes of several tasks.
 
     Raises:
-        HbvlaError: no episode in the folder, or one that does not fit.
+        HbvlaError: no episode in a folder, or a folder given twice.
     """
-    paths = sorted(folder.glob('episode_*.npz'), key=lambda p: int(p.stem.split('_')[1]))
-    if not paths:
-        raise HbvlaError(f'{folder}: no episode_*.npz in it; make some with hbvla demos')
+    found: list[Path] = []
+    for folder in folders:
+        paths = [path for one in (folder, *sorted(folder.glob('*/'))) for path in _episodes(one)]
+        if not paths:
+            raise HbvlaError(f'{folder}: no episode_*.npz in it; make some with hbvla demos')
+        if not set(paths).isdisjoint(found):
+            raise HbvlaError(f'{folder}: given twice; name each folder once')
+        found += paths
+    return found
+
+
+def episode_seed(path: Path) -> int:
+    """The seed in the name of an episode file."""
+    return int(path.stem.split('_')[1])
+
+
+def _episodes(folder: Path) -> list[Path]:
+    return sorted(folder.glob('episode_*.npz'), key=episode_seed)
+
+
+def load_demonstrations(
+    folders: Sequence[Path],
+    cameras: Sequence[str],
+    chunk: int,
+    size: int,
+    auxiliary_names: tuple[str, ...] | None = None,
+) -> Demonstrations:
+    """Read every episode of one or several folders.
+
+    Args:
+        folders: see :func:`episode_paths`.
+        cameras: names, in the policy's order.
+        chunk: rows of each label to keep.
+        size: height and width of the frames.
+        auxiliary_names: the columns wanted; None takes every column that some episode has.
+
+    Raises:
+        HbvlaError: no episode in a folder, or one that does not fit.
+    """
+    paths = episode_paths(folders)
     episodes = [read_episode(path, cameras, chunk, size) for path in paths]
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())
-    instructions = tuple(sorted({e['instruction'] for e in episodes}))
     lengths = [len(e['frames']) for e in episodes]
-    which = [instructions.index(e['instruction']) for e in episodes]
     frames = np.empty((sum(lengths), *episodes[0]['frames'].shape[1:]), np.uint8)
     position = 0
     for episode, length in zip(episodes, lengths, strict=True):
         # Freed as it is copied, so that the frames are held once.
         frames[position : position + length] = episode.pop('frames')
         position += length
+    instructions, which = _numbered([e['instruction'] for e in episodes])
+    tasks, task_of = _numbered([e['task'] for e in episodes])
+    names = auxiliary_names or tuple(
+        dict.fromkeys(name for e in episodes for name in e['auxiliary_names'])
+    )
+    auxiliary, known = zip(*(_columns(e, names) for e in episodes), strict=True)
     return Demonstrations(
         frames=frames,
         proprioception=np.concatenate([e['proprioception'] for e in episodes]),
         chunks=np.concatenate([e['chunks'] for e in episodes]),
-        auxiliary=np.concatenate([e['auxiliary'] for e in episodes]),
-        auxiliary_names=episodes[0]['auxiliary_names'],
-        instruction_index=np.repeat(which, lengths).astype(np.int64),
+        auxiliary=np.concatenate(auxiliary),
+        auxiliary_known=np.concatenate(known),
+        auxiliary_names=names,
+        instruction_index=np.repeat(which, lengths),
         instructions=instructions,
+        task_index=np.repeat(task_of, lengths),
+        tasks=tasks,
         episodes=len(paths),
+        task_episodes=tuple(np.bincount(task_of).tolist()),
         digest=digest.hexdigest(),
     )
+
+
+def _numbered(texts: list[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The distinct texts in order, and for each text its place among them."""
+    distinct = tuple(sorted(set(texts)))
+    return distinct, np.array([distinct.index(text) for text in texts], dtype=np.int64)
+
+
+def _columns(
+    episode: dict[str, Any], names: tuple[str, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The auxiliary columns of one episode in the order `names`, and which of them are known."""
+    shape = (len(episode['auxiliary']), len(names))
+    values, known = np.zeros(shape, np.float32), np.zeros(shape, bool)
+    for column, name in enumerate(episode['auxiliary_names']):
+        if name in names:
+            place = names.index(name)
+            values[:, place] = episode['auxiliary'][:, column]
+            known[:, place] = episode['auxiliary_known'][:, column]
+    return values, known
 
 
 def dataset_statistics(demonstrations: Demonstrations, key: str) -> dict[str, Any]:

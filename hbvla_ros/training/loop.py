@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,69 +14,15 @@ from torch import Tensor, nn
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.training.augmentation import pixel_values
-from hbvla_ros.training.auxiliary import AuxiliaryHeads
-from hbvla_ros.training.dataset import Demonstrations
+from hbvla_ros.training.auxiliary import AuxiliaryHeads, column_statistics
 from hbvla_ros.training.options import TrainingOptions
 from hbvla_ros.training.schedule import WeightAverage, learning_rate_factor
+from hbvla_ros.training.tensors import Tensors
 from hbvla_ros.vla.export import write_replacing
 from hbvla_ros.vla.network import OpenVLANetwork
-from hbvla_ros.vla.normalisation import Normaliser
 
 # Called with the step, the steps asked for and the numbers of this step.
 Progress = Callable[[int, int, dict[str, float]], None]
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """Demonstrations ready for the network; frames stay uint8.
-
-    Attributes:
-        frames: uint8 (N, cameras, S, S, 3).
-        proprioception: float32 (N, P), normalised.
-        actions: float32 (N, K, A), normalised.
-        auxiliary: float32 (N, X).
-        tokens: int64 (instructions, T), one row an instruction.
-        instruction: int64 (N,).
-    """
-
-    frames: Tensor
-    proprioception: Tensor
-    actions: Tensor
-    auxiliary: Tensor
-    tokens: Tensor
-    instruction: Tensor
-
-    def batch(self, index: Tensor) -> dict[str, Tensor]:
-        """The rows of one batch."""
-        return {
-            'frames': self.frames[index],
-            'proprio': self.proprioception[index],
-            'actions': self.actions[index],
-            'auxiliary': self.auxiliary[index],
-            'input_ids': self.tokens[self.instruction[index]],
-        }
-
-
-def to_tensors(
-    demonstrations: Demonstrations, normaliser: Normaliser, tokenize: Callable[[str], list[int]]
-) -> Tensors:
-    """Normalise and tokenize a set of demonstrations.
-
-    Raises:
-        HbvlaError: the instructions differ in token count, which one batch cannot hold.
-    """
-    tokens = [tokenize(text) for text in demonstrations.instructions]
-    if len({len(row) for row in tokens}) != 1:
-        counts = {t: len(row) for t, row in zip(demonstrations.instructions, tokens, strict=True)}
-        raise HbvlaError(f'instructions differ in token count ({counts}); train on one task each')
-    return Tensors(
-        torch.from_numpy(demonstrations.frames),
-        torch.from_numpy(normaliser.proprio(demonstrations.proprioception)).float(),
-        torch.from_numpy(normaliser.normalise_actions(demonstrations.chunks)).float(),
-        torch.from_numpy(demonstrations.auxiliary),
-        torch.tensor(tokens),
-        torch.from_numpy(demonstrations.instruction_index),
-    )
 
 
 class Trainer:
@@ -87,10 +32,14 @@ class Trainer:
         network: the policy network with fresh weights.
         training: demonstrations to learn from.
         validation: demonstrations of other seeds.
+        tasks: names of the tasks of both.
         auxiliary_names: names of the auxiliary columns.
         image_statistics: float (2, 2, 3), mean and deviation of each tower's channels.
         options: what decides the outcome.
         folder: where the log and the resume file go.
+
+    Raises:
+        HbvlaError: fewer frames a batch than there are tasks.
     """
 
     def __init__(
@@ -98,21 +47,24 @@ class Trainer:
         network: OpenVLANetwork,
         training: Tensors,
         validation: Tensors,
+        tasks: tuple[str, ...],
         auxiliary_names: tuple[str, ...],
         image_statistics: Tensor,
         options: TrainingOptions,
         folder: Path,
     ) -> None:
         self.network, self.options, self.folder = network, options, folder
-        self._training, self._validation = training, validation
+        self._training, self._validation, self._tasks = training, validation, tasks
+        self._rows, self._held_out = training.task_rows(), validation.task_rows()
+        if options.batch < len(tasks):
+            raise HbvlaError(f'--batch {options.batch}: at least one frame of {len(tasks)} tasks')
         self._image_statistics = image_statistics
         cameras, patches = training.frames.shape[1], network.config.featurizer.patches
         self.auxiliary = AuxiliaryHeads(
             network.config,
             cameras * patches,
             auxiliary_names,
-            training.auxiliary.mean(0),
-            training.auxiliary.std(0).clamp(min=1e-3),
+            *column_statistics(training.auxiliary, training.known),
         )
         self._parameters = [*network.parameters(), *self.auxiliary.parameters()]
         self._optimizer = self._build_optimizer()
@@ -120,6 +72,7 @@ class Trainer:
         self._generator = torch.Generator().manual_seed(options.seed)
         self.step = 0
         self.validation_error = math.nan
+        self.validation_errors: dict[str, float] = {}
         self._losses: Callable[..., tuple[Tensor, Tensor]] = self._compute_losses
         if options.compile:
             self._losses = torch.compile(self._compute_losses)
@@ -137,12 +90,18 @@ class Trainer:
         )
 
     def _compute_losses(
-        self, pixels: Tensor, input_ids: Tensor, proprio: Tensor, actions: Tensor, columns: Tensor
+        self,
+        pixels: Tensor,
+        input_ids: Tensor,
+        proprio: Tensor,
+        actions: Tensor,
+        columns: Tensor,
+        known: Tensor,
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast('cpu', dtype=torch.bfloat16):
             encoded = self.network.encode(pixels, input_ids, proprio)
             predicted = self.network.decode(encoded.action_hidden_states)
-            auxiliary = self.auxiliary(encoded, columns)
+            auxiliary = self.auxiliary(encoded, columns, known)
         return nn.functional.l1_loss(predicted.float(), actions), auxiliary
 
     def _run_batch(self, rows: dict[str, Tensor], augment: bool) -> tuple[Tensor, Tensor]:
@@ -152,57 +111,85 @@ class Trainer:
             self.options.crop_jitter,
             self._generator if augment else None,
         )
-        return self._losses(
-            pixels, rows['input_ids'], rows['proprio'], rows['actions'], rows['auxiliary']
+        inputs = (rows[k] for k in ('input_ids', 'proprio', 'actions', 'auxiliary', 'known'))
+        return self._losses(pixels, *inputs)
+
+    def _draw(self) -> Tensor:
+        """Frames of one batch: as many of each task, however many it has."""
+        batch, tasks = self.options.batch, len(self._rows)
+        drawn = []
+        for number, rows in enumerate(self._rows):
+            share = batch * (number + 1) // tasks - batch * number // tasks
+            drawn.append(rows[torch.randint(len(rows), (share,), generator=self._generator)])
+        return torch.cat(drawn)
+
+    def _optimise(self) -> dict[str, float]:
+        """One optimizer step; returns the mean losses of its batch."""
+        factor = learning_rate_factor(
+            self.step, self.options.steps, self.options.warm_up, self.options.decay
         )
+        for group in self._optimizer.param_groups:
+            group['lr'] = self.options.learning_rate * factor
+        totals = {'action_l1': 0.0, 'auxiliary': 0.0, 'rate': self.options.learning_rate * factor}
+        for share, rows in self._training.batches(self._draw()):
+            action, auxiliary = self._run_batch(rows, augment=True)
+            (share * (action + self.options.auxiliary_weight * auxiliary)).backward()
+            totals['action_l1'] += share * action.item()
+            totals['auxiliary'] += share * auxiliary.item()
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self.average.update()
+        self.step += 1
+        return totals
 
     def train(self, until: int, progress: Progress, validate_every: int = 500) -> None:
         """Run optimizer steps up to `until`, logging and keeping a resume file on the way."""
-        options = self.options
-        count, began, first = len(self._training.frames), time.monotonic(), self.step
+        began, first = time.monotonic(), self.step
         while self.step < until:
-            factor = learning_rate_factor(self.step, options.steps, options.warm_up, options.decay)
-            for group in self._optimizer.param_groups:
-                group['lr'] = options.learning_rate * factor
-            index = torch.randint(count, (options.batch,), generator=self._generator)
-            action, auxiliary = self._run_batch(self._training.batch(index), augment=True)
-            loss = action + options.auxiliary_weight * auxiliary
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
-            self.average.update()
-            self.step += 1
+            numbers = self._optimise()
             if self.step % 50 == 0 or self.step == until:
-                numbers = {
-                    'action_l1': action.item(),
-                    'auxiliary': auxiliary.item(),
-                    'rate': options.learning_rate * factor,
-                    'seconds_a_step': (time.monotonic() - began) / (self.step - first),
-                }
+                numbers['seconds_a_step'] = (time.monotonic() - began) / (self.step - first)
                 if not math.isfinite(numbers['action_l1']):
                     raise HbvlaError(f'step {self.step}: the loss is not finite; lower --rate')
                 if self.step % validate_every == 0 or self.step == until:
-                    self.validation_error = self.validate()
-                    numbers['validation_action_l1'] = self.validation_error
+                    numbers.update(self.validate())
                     self.save()
                 self._log(numbers)
                 progress(self.step, until, numbers)
 
-    @torch.no_grad()
-    def validate(self, frames: int = 1024) -> float:
-        """Mean L1 of the averaged weights on held-out frames, without augmentation."""
+    def validate(self, frames: int = 1024) -> dict[str, float]:
+        """Mean L1 of the averaged weights on held-out frames, without augmentation.
+
+        Args:
+            frames: how many, of all tasks together.
+
+        Returns:
+            `validation_action_l1`, the mean over the tasks; of several tasks, each as well.
+        """
         self.average.swap()
+        self.validation_errors = {
+            task: self._task_error(rows, max(1, frames // len(self._tasks)))
+            for task, rows in zip(self._tasks, self._held_out, strict=True)
+        }
+        self.average.swap()
+        self.validation_error = sum(self.validation_errors.values()) / len(self._tasks)
+        numbers = {'validation_action_l1': self.validation_error}
+        if len(self._tasks) > 1:
+            numbers |= {f'{task}_action_l1': x for task, x in self.validation_errors.items()}
+        return numbers
+
+    @torch.no_grad()
+    def _task_error(self, rows: Tensor, frames: int) -> float:
+        """Mean L1 over frames of one task."""
         total, batches = 0.0, 0
-        order = torch.randperm(
-            len(self._validation.frames), generator=torch.Generator().manual_seed(0)
-        )
-        for index in order[:frames].split(self.options.batch):
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
+        for index in rows[order][:frames].split(self.options.batch):
             # A last partial batch would make the compiled step specialise once more.
             if len(index) == self.options.batch or batches == 0:
-                total += self._run_batch(self._validation.batch(index), augment=False)[0].item()
+                for share, part in self._validation.batches(index):
+                    total += share * self._run_batch(part, augment=False)[0].item()
                 batches += 1
-        self.average.swap()
         return total / batches
 
     def _log(self, numbers: dict[str, float]) -> None:

@@ -5,15 +5,24 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.training.dataset import Demonstrations, dataset_statistics, load_demonstrations
-from hbvla_ros.training.loop import Progress, Trainer, to_tensors
+from hbvla_ros.training.dataset import (
+    Demonstrations,
+    dataset_statistics,
+    episode_paths,
+    episode_seed,
+    load_demonstrations,
+)
+from hbvla_ros.training.loop import Progress, Trainer
 from hbvla_ros.training.options import ALOHA_SIM, NetworkSize, TrainingOptions, network_config
+from hbvla_ros.training.tensors import to_tensors
 from hbvla_ros.training.tokenizer import BEGIN_ID, EMPTY_ID, build_tokenizer
 from hbvla_ros.vla.export import save_checkpoint, write_json
 from hbvla_ros.vla.images import Preprocessor
@@ -21,13 +30,13 @@ from hbvla_ros.vla.network import OpenVLANetwork
 from hbvla_ros.vla.normalisation import Normaliser
 from hbvla_ros.vla.tokens import PromptTokenizer, build_prompt
 
-STATISTICS_KEY = 'aloha_sim_pick_place'
+STATISTICS_KEY = 'aloha_sim'
 _SIDE_FILES = '*--*_checkpoint.pt'
 
 
 def train_policy(
-    training_folder: Path,
-    validation_folder: Path,
+    training_folders: Sequence[Path],
+    validation_folders: Sequence[Path],
     out: Path,
     size: NetworkSize,
     options: TrainingOptions,
@@ -38,8 +47,9 @@ def train_policy(
     """Train by behaviour cloning and write the checkpoint folder.
 
     Args:
-        training_folder: demonstrations to learn from.
-        validation_folder: demonstrations of other seeds.
+        training_folders: demonstrations to learn from, of one or several tasks; batches hold as
+            many frames of each task.
+        validation_folders: demonstrations of the same tasks from other seeds.
         out: checkpoint folder; the log and the resume file go to ``<out>.run`` beside it.
         size: size of the network.
         options: what decides the outcome.
@@ -51,8 +61,8 @@ def train_policy(
         What the model card says: data, seeds, steps, held-out error.
 
     Raises:
-        HbvlaError: no demonstrations, seeds used in both sets, nothing to resume, or a checkpoint
-            that is in the way.
+        HbvlaError: no demonstrations, seeds used in both sets, a task in one set only, nothing
+            to resume, or a checkpoint that is in the way.
     """
     if not resume and any(out.glob(_SIDE_FILES)):
         raise HbvlaError(f'{out}: holds a checkpoint already; choose another --out, or --resume')
@@ -60,16 +70,16 @@ def train_policy(
     torch.set_num_threads(options.threads)
     config = network_config(size)
     preprocessor = Preprocessor(config.image_size)
-    seeds = _check_seeds(training_folder, validation_folder)
-    training, validation = (
-        load_demonstrations(
-            folder,
-            ALOHA_SIM.cameras,
-            ALOHA_SIM.chunk,
-            size.image_size,
-        )
-        for folder in (training_folder, validation_folder)
+    seeds = _check_seeds(training_folders, validation_folders)
+    read = partial(
+        load_demonstrations,
+        cameras=ALOHA_SIM.cameras,
+        chunk=ALOHA_SIM.chunk,
+        size=size.image_size,
     )
+    training = read(training_folders)
+    validation = read(validation_folders, auxiliary_names=training.auxiliary_names)
+    _check_tasks(training, validation)
     run_folder = out.with_name(out.name + '.run')
     run_folder.mkdir(parents=True, exist_ok=True)
     statistics = _statistics(training, run_folder / 'dataset_statistics.json', resume)
@@ -82,6 +92,7 @@ def train_policy(
         network,
         to_tensors(training, normaliser, tokenize),
         to_tensors(validation, normaliser, tokenize),
+        training.tasks,
         training.auxiliary_names,
         torch.tensor([preprocessor.means, preprocessor.stds]).transpose(0, 1).contiguous(),
         options,
@@ -120,25 +131,41 @@ def _statistics(training: Demonstrations, path: Path, resume: bool) -> dict[str,
     if resume and path.exists():
         kept: dict[str, Any] = json.loads(path.read_text(encoding='utf-8'))
         return kept
-    statistics = dataset_statistics(training, STATISTICS_KEY)
+    alone = f'_{training.tasks[0]}' if len(training.tasks) == 1 else ''
+    statistics = dataset_statistics(training, STATISTICS_KEY + alone)
     write_json(path, statistics)
     return statistics
 
 
-def _check_seeds(*folders: Path) -> list[list[int]]:
-    """First and last seed of each folder.
+def _check_seeds(
+    training_folders: Sequence[Path], validation_folders: Sequence[Path]
+) -> list[list[int]]:
+    """First and last seed of each set.
 
     Raises:
-        HbvlaError: a seed is in two folders, so that the held-out figures would lie.
+        HbvlaError: a seed is in both, so that the held-out figures would lie.
     """
-    sets = [{int(p.stem.split('_')[1]) for p in f.glob('episode_*.npz')} for f in folders]
-    shared = set.intersection(*sets)
+    training, validation = (
+        {episode_seed(path): path for path in episode_paths(folders)}
+        for folders in (training_folders, validation_folders)
+    )
+    shared = training.keys() & validation.keys()
     if shared:
+        seed = min(shared)
         raise HbvlaError(
-            f'{folders[1]}: seed {min(shared)} is also in {folders[0]}; '
+            f'{validation[seed].parent}: seed {seed} is also in {training[seed].parent}; '
             'make validation demonstrations from other seeds'
         )
-    return [[min(s), max(s)] if s else [] for s in sets]
+    return [[min(one), max(one)] for one in (training, validation)]
+
+
+def _check_tasks(training: Demonstrations, validation: Demonstrations) -> None:
+    """Refuse a task that is trained but not validated, or the other way round."""
+    for task in sorted(set(training.tasks) ^ set(validation.tasks)):
+        there, lacking = ('--data', '--validation')[:: 1 if task in training.tasks else -1]
+        raise HbvlaError(
+            f'task {task}: in {there}, but not in {lacking}; give demonstrations of it to both'
+        )
 
 
 def _summary(
@@ -155,6 +182,14 @@ def _summary(
         'parameters': parameters,
         'episodes': training.episodes,
         'frames': len(training),
+        'tasks': {
+            task: {
+                'episodes': training.task_episodes[number],
+                'frames': int((training.task_index == number).sum()),
+                'validation_action_l1': trainer.validation_errors.get(task),
+            }
+            for number, task in enumerate(training.tasks)
+        },
         'instructions': list(training.instructions),
         'training_seeds': seeds[0],
         'validation_seeds': seeds[1],

@@ -63,6 +63,7 @@ class _ExpertPolicy:
     def __init__(self, policy: Policy, simulation: AlohaSimulation) -> None:
         self.platform, self.checkpoint = policy.platform, 'expert'
         self._policy, self._simulation = policy, simulation
+        self.generator = policy.generator
 
     def act_batch(self, observations):
         (chunk,) = self._policy.act_batch(observations)

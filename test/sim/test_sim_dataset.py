@@ -10,6 +10,8 @@ import pytest
 from hbvla_ros.cli import demos
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.sim.dataset import DatasetManifest, EpisodeResult, episode_path, generate
+from hbvla_ros.sim.measurement import measure_expert
+from hbvla_ros.sim.tasks.registry import find_task, task_names
 
 SEED = 2_000_040
 
@@ -84,6 +86,26 @@ def test_seeds_that_run_over_the_end_are_refused(tmp_path):
         generate(tmp_path, 2, 2_099_999)
 
 
+def test_another_task_in_the_same_folder_is_refused(folder):
+    with pytest.raises(HbvlaError, match=r'task differs .*\(pick_place, not sequence\)'):
+        generate(folder, 1, SEED, camera_size=32, task='sequence')
+
+
+def test_unknown_task_names_the_known_ones(tmp_path):
+    with pytest.raises(HbvlaError, match="task 'juggle': unknown; .*pick_place, sequence"):
+        generate(tmp_path / 'a', 1, SEED, task='juggle')
+    assert not (tmp_path / 'a').exists()
+
+
+def test_folder_of_the_first_format_is_read_but_not_added_to(folder, tmp_path):
+    content = json.loads((folder / 'dataset.json').read_text())
+    content['format_version'] = 1
+    (tmp_path / 'dataset.json').write_text(json.dumps(content))
+    assert DatasetManifest.read(tmp_path).frames == content['frames']
+    with pytest.raises(HbvlaError, match=r'format_version differs .*\(1, not 2\)'):
+        generate(tmp_path, 1, SEED, camera_size=32)
+
+
 def test_counts_must_be_positive(tmp_path):
     with pytest.raises(HbvlaError, match='at least 1'):
         generate(tmp_path, 0, SEED)
@@ -115,6 +137,60 @@ def test_command_reports_what_it_made(tmp_path, capsys):
     assert arguments.run(arguments) == 0
     assert '1 episodes' in capsys.readouterr().out
     assert episode_path(tmp_path / 'a', SEED).exists()
+
+
+def test_several_tasks_get_a_folder_each(tmp_path, capsys):
+    arguments = parsed(
+        '--out', str(tmp_path), '--episodes', '1', '--seed', str(SEED), '--camera-size', '16',
+        '--task', 'sequence', 'pick_place',
+    )  # fmt: skip
+    assert arguments.run(arguments) == 0
+    assert f'{tmp_path / "sequence"}: sequence, 1 episodes' in capsys.readouterr().out
+    for name in ('sequence', 'pick_place'):
+        assert DatasetManifest.read(tmp_path / name).task == name
+        episode = np.load(episode_path(tmp_path / name, SEED))
+        assert str(episode['task']) == name
+        assert str(episode['instruction']) in find_task(name).instructions
+
+
+def test_where_tasks_go(tmp_path):
+    assert demos.task_folders(tmp_path, ['sequence']) == {'sequence': tmp_path}
+    assert demos.task_folders(tmp_path, ['all']) == {n: tmp_path / n for n in task_names()}
+    with pytest.raises(HbvlaError, match='sequence: named twice'):
+        demos.task_folders(tmp_path, ['sequence', 'sequence'])
+    with pytest.raises(HbvlaError, match="task 'all': unknown"):
+        demos.task_folders(tmp_path, ['all', 'sequence'])
+
+
+def test_measuring_says_how_often_the_expert_succeeds(capsys):
+    arguments = parsed('--measure', '--task', 'pick_place', 'sequence', '--episodes', '2')
+    assert arguments.run(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if 's on average' in line]
+    assert [line.split(':')[0] for line in said] == [
+        'pick_place, undisturbed', 'pick_place, disturbed', 'sequence, undisturbed',
+        'sequence, disturbed',
+    ]  # fmt: skip
+    assert all('100' in line for line in said[::2])
+
+
+def test_measured_outcomes_do_not_depend_on_workers_or_order():
+    seeds = range(SEED, SEED + 4)
+    alone = list(measure_expert('pick_place', seeds, disturbed=True))
+    assert list(measure_expert('pick_place', seeds, True, workers=2)) == alone
+    assert list(measure_expert('pick_place', seeds[::-1], True)) == alone[::-1]
+    with pytest.raises(HbvlaError, match='at least 1'):
+        list(measure_expert('pick_place', []))
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [(['--measure', '--out', 'x'], 'leave out --out'), ([], '--out is missing')],
+)
+def test_out_goes_with_recording_alone(words, message):
+    arguments = parsed('--episodes', '1', *words)
+    with pytest.raises(HbvlaError, match=message):
+        arguments.run(arguments)
 
 
 def test_first_seed_defaults_to_the_demonstrations():

@@ -10,12 +10,16 @@ from hbvla_ros.sim import kinematics
 from hbvla_ros.sim.experts.pick_place import PickPlaceExpert
 from hbvla_ros.sim.seeds import seed_range
 from hbvla_ros.sim.simulation import START_ACTION, AlohaSimulation
-from hbvla_ros.sim.tasks import pick_place
+from hbvla_ros.sim.tasks.pick_place import PickPlace
 
 
 @pytest.fixture(scope='module')
 def simulation():
     return AlohaSimulation()
+
+
+def target_name(simulation):
+    return simulation.task.target(simulation.view, simulation.layout)
 
 
 def run(simulation, expert, limit=200):
@@ -59,14 +63,14 @@ def test_expert_recovers_from_a_dropped_object(simulation):
         command[[6, 13]] = 1.0
         simulation.command(command)
         simulation.step()
-    assert simulation.object_positions()[simulation.target][2] < 0.03
+    assert simulation.view.position(target_name(simulation))[2] < 0.03
     assert run(simulation, expert) is not None
 
 
 def test_expert_starts_from_a_low_closed_gripper(simulation):
     simulation.reset(2_000_005)
     pose = START_ACTION.copy()
-    arm = 0 if simulation.object_positions()[simulation.target][0] < 0 else 1
+    arm = 0 if simulation.view.position(target_name(simulation))[0] < 0 else 1
     pose[7 * arm : 7 * arm + 6] = kinematics.inverse(0.40, 0.14, 0.05, math.pi / 2)
     pose[7 * arm + 6] = 0.0
     simulation.reset(2_000_005, joints=pose)
@@ -88,20 +92,19 @@ def test_tool_speed_is_bounded(simulation):
 
 def test_layouts_are_as_specified():
     for seed in range(200):
-        layout = pick_place.sample_layout(np.random.default_rng(seed))
-        places = layout.objects[:, :2]
+        poses = PickPlace().sample(np.random.default_rng(seed)).poses
+        bucket, places = poses[0, :2], poses[1:, :2]
         assert ((np.abs(places[:, 0]) >= 0.13) & (np.abs(places[:, 0]) <= 0.26)).all()
         assert ((places[:, 1] >= 0.38) & (places[:, 1] <= 0.62)).all()
         apart = [math.dist(places[i], places[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
         assert min(apart) >= 0.10
-        assert abs(layout.bucket[0]) <= 0.03 and 0.46 <= layout.bucket[1] <= 0.54
+        assert abs(bucket[0]) <= 0.03 and 0.46 <= bucket[1] <= 0.54
 
 
 def test_instructions_name_the_target():
-    assert [pick_place.instruction(number) for number in range(3)] == [
-        'put the red cube into the bucket',
-        'put the green cylinder into the bucket',
-        'put the blue block into the bucket',
-    ]
-    targets = {pick_place.sample_layout(np.random.default_rng(s)).target for s in range(30)}
-    assert targets == {0, 1, 2}
+    layouts = [PickPlace().sample(np.random.default_rng(seed)) for seed in range(30)]
+    assert {(layout.target, layout.instruction) for layout in layouts} == {
+        (0, 'put the red cube into the bucket'),
+        (1, 'put the green cylinder into the bucket'),
+        (2, 'put the blue block into the bucket'),
+    }

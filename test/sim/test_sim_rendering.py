@@ -104,7 +104,7 @@ def test_gripper_and_what_lies_below_are_in_the_wrist_image(simulation):
     side = 'left' if simulation.tip_positions()[0, 2] < 0.15 else 'right'
     image = simulation.render()[f'cam_{side}_wrist']
     middle = image[40:110, 40:90]
-    assert share(middle, simulation.target) > 0.02
+    assert share(middle, simulation.layout.target) > 0.02
     dark = (image.max(axis=2) < 110).mean()
     assert 0.1 < dark < 0.7
 

@@ -10,13 +10,16 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.sim import scene
 from hbvla_ros.sim.arms import ARMS
 from hbvla_ros.sim.engine import mujoco
-from hbvla_ros.sim.objects import OBJECTS
+from hbvla_ros.sim.objects import BUCKET, OBJECTS, Part, Prop
 from hbvla_ros.sim.simulation import AlohaSimulation
+
+PROPS = (BUCKET, *OBJECTS)
+NAMES = [prop.name for prop in OBJECTS]
 
 
 @pytest.fixture(scope='module')
 def model():
-    return scene.build_model()
+    return scene.build_model(PROPS)
 
 
 def test_robot_joints_come_first_then_the_objects(model):
@@ -42,7 +45,7 @@ def test_two_builds_are_the_same_to_the_byte(model):
         mujoco.mj_saveModel(one, None, buffer)
         return buffer
 
-    assert np.array_equal(content(model), content(scene.build_model()))
+    assert np.array_equal(content(model), content(scene.build_model(PROPS)))
 
 
 def test_fingers_of_one_arm_never_touch_each_other(model):
@@ -59,9 +62,20 @@ def test_fingers_of_one_arm_never_touch_each_other(model):
 def test_objects_rest_where_they_were_put():
     simulation = AlohaSimulation()
     simulation.reset(11)
-    before = simulation.object_positions()
+    before = simulation.view.positions(NAMES)
     simulation.advance(2.0)
-    assert np.abs(simulation.object_positions() - before).max() < 2e-3
+    assert np.abs(simulation.view.positions(NAMES) - before).max() < 2e-3
+
+
+def test_props_decide_joints_masses_and_collisions():
+    base = Part('base', 'box', (0.03, 0.03, 0.01), (0.5, 0.5, 0.5))
+    mark = Part('mark', 'cylinder', (0.01, 0.001, 0), (1, 1, 1), (0, 0, 0.011), collides=False)
+    peg = Prop('peg', 'peg', (Part('', 'capsule', (0.01, 0.05, 0), (1, 0, 0)),), mass=0.2)
+    model = scene.build_model((Prop('socket', 'socket', (base, mark), movable=False), peg))
+    assert [model.joint(number).name for number in range(16, model.njnt)] == ['peg_joint']
+    assert model.body('peg').mass == 0.2 and model.body('socket').mocapid[0] == 0
+    assert model.geom('socket_base').conaffinity[0] and not model.geom('socket_mark').conaffinity[0]
+    np.testing.assert_allclose(model.geom('socket_mark').pos, (0, 0, 0.011))
 
 
 def test_missing_assets_are_one_line(monkeypatch):

@@ -10,6 +10,7 @@ from hbvla_ros.sim.objects import OBJECTS
 from hbvla_ros.sim.simulation import START_ACTION, AlohaSimulation
 
 SEED = 3_000_001
+NAMES = [prop.name for prop in OBJECTS]
 
 
 @pytest.fixture
@@ -55,9 +56,9 @@ def test_same_seed_and_commands_give_the_same_states(simulation):
 
 
 def test_seeds_differ(simulation):
-    first = simulation.object_positions()
+    first = simulation.view.positions(NAMES)
     simulation.reset(SEED + 1)
-    assert np.abs(simulation.object_positions() - first).max() > 0.01
+    assert np.abs(simulation.view.positions(NAMES) - first).max() > 0.01
 
 
 def test_restore_then_replay_is_exact_in_the_middle_of_a_grasp(simulation):
@@ -82,11 +83,11 @@ def test_expert_answers_the_same_after_a_restore(simulation):
 
 def test_saved_state_carries_the_episode(simulation):
     state = simulation.save_state()
-    instruction, bucket = simulation.instruction, simulation.bucket_position()
+    instruction, bucket = simulation.instruction, simulation.view.position('bucket')
     simulation.reset(SEED + 5)
     simulation.restore_state(state)
     assert simulation.instruction == instruction
-    assert np.array_equal(simulation.bucket_position(), bucket)
+    assert np.array_equal(simulation.view.position('bucket'), bucket)
 
 
 def test_arms_follow_commands(simulation):
@@ -128,21 +129,21 @@ def test_control_period(simulation):
 
 
 def test_success_needs_the_named_object_alone_and_for_a_while(simulation):
-    inside = simulation.bucket_position() + (0.0, 0.0, 0.03)
-    place(simulation, simulation.target, inside)
+    inside = simulation.view.position('bucket') + (0.0, 0.0, 0.03)
+    place(simulation, simulation.layout.target, inside)
     simulation.step()
     assert not simulation.success() and simulation.stage() == 4
     simulation.advance(0.2)
     simulation.advance(0.2)
     assert simulation.success()
-    place(simulation, (simulation.target + 1) % 3, inside + (0.0, 0.035, 0.0))
+    place(simulation, (simulation.layout.target + 1) % 3, inside + (0.0, 0.035, 0.0))
     simulation.advance(0.2)
     assert not simulation.success()
 
 
 def test_another_object_in_the_bucket_is_no_success(simulation):
-    other = (simulation.target + 1) % 3
-    place(simulation, other, simulation.bucket_position() + (0.0, 0.0, 0.03))
+    other = (simulation.layout.target + 1) % 3
+    place(simulation, other, simulation.view.position('bucket') + (0.0, 0.0, 0.03))
     for _ in range(20):
         simulation.step()
     assert not simulation.success() and simulation.stage() == 0
@@ -178,7 +179,7 @@ def test_bad_settings_are_refused(simulation):
         AlohaSimulation(control_rate=30.0)
     with pytest.raises(HbvlaError, match='camera_size 0'):
         AlohaSimulation(camera_size=0)
-    with pytest.raises(HbvlaError, match="task 'stack'"):
-        simulation.reset(1, task_name='stack')
+    with pytest.raises(HbvlaError, match="task 'juggle': unknown; the tasks are pick_place, "):
+        simulation.reset(1, task_name='juggle')
     with pytest.raises(HbvlaError, match='seed -1'):
         simulation.reset(-1)
