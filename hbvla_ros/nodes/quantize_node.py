@@ -129,6 +129,8 @@ class QuantizeNode(Node):
     def _poll(self) -> None:
         """Publish news; end the process when its readers have the end of the work."""
         if self._ended_at is not None:
+            # Reports are not latched: who is discovered only now gets this one.
+            self._report()
             waited = time.monotonic() - self._ended_at
             if waited > _LONGEST_FAREWELL or (waited > _FAREWELL and self._all_arrived(0.0)):
                 if self.state == 'failed':

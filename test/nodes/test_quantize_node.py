@@ -43,9 +43,14 @@ def call(robot, wait, service):
     return answer.result()
 
 
-def test_quantizes_reports_and_exits_0(graph, wait, watch, tiny_checkpoint, tmp_path):
+def test_quantizes_reports_and_exits_0(graph, robot, wait, watch, tiny_checkpoint, tmp_path):
     out = tmp_path / 'deployed'
-    process = graph.process('quantize_node', checkpoint=tiny_checkpoint, out=out, method='rtn')
+    process = graph.process(
+        'quantize_node', checkpoint=tiny_checkpoint, out=out, method='rtn', autostart=False
+    )
+    # So small a network is finished before DDS has brought the two sides together.
+    assert wait(lambda: watch['diagnostics'] and watch['status'])
+    assert call(robot, wait, 'start').success
     assert process.wait() == 0, ''.join(process.lines)
     assert PackedFolder.open(out).manifest.method == 'rtn'
     # The process is gone, so whatever it did not see to arriving never comes.
