@@ -24,7 +24,7 @@ _QUANTIZED = (
     ('signplane_1bit', 'signplane', '1 bit (signplane)', True),
     ('rtn_1bit', 'rtn', '1 bit (rtn)', False),
 )
-_CALIBRATION_EPISODES = 12
+_CALIBRATION_EPISODES = 20
 
 
 class Demo:
@@ -58,11 +58,12 @@ class Demo:
         self._driven: list[tuple[Path, dict[str, Any]]] = []
         self._conditions: list[Condition] = []
 
-    def quantize(self, frames: int) -> None:
+    def quantize(self, frames: int, refine: int) -> None:
         """Record a few calibration episodes and quantize the policy with every method.
 
         Args:
             frames: camera frames that are calibrated on.
+            refine: steps of the refinement of what is driven.
 
         Raises:
             HbvlaError: the policy is quantized already, damaged, or for another robot.
@@ -89,7 +90,7 @@ class Demo:
             self._reporter.begin(f'quantizing with {method}')
             quantize_checkpoint(
                 checkpoint,
-                Request(method, 1.0),
+                Request(method, 1.0, refine=refine if driven else 0),
                 folder,
                 # What is not driven is there for its size, which calibration does not change.
                 calibration if driven else None,

@@ -168,12 +168,14 @@ def content(
 
 def _calibration(sizes: Sequence[Mapping[str, Any]]) -> str:
     """A sentence on what the driven checkpoints were calibrated on, if any was."""
-    used = [size['calibration'] for size in sizes if size['driven'] and size.get('calibration')]
+    used = [size for size in sizes if size['driven'] and size.get('calibration')]
     if not used:
         return ''
+    calibration, refinement = used[0]['calibration'], used[0].get('refinement')
+    refined = f', then refined in {refinement["steps"]} gradient steps' if refinement else ''
     return (
-        f' Quantization was calibrated on {used[0]["frames"]} frames of {used[0]["episodes"]} '
-        'expert episodes of other seeds.'
+        f' Quantization was calibrated on {calibration["frames"]} frames of '
+        f'{calibration["episodes"]} expert episodes of other seeds{refined}.'
     )
 
 

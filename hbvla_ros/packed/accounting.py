@@ -195,6 +195,7 @@ def packed_report(folder: PackedFolder) -> SizeReport:
             'seed': manifest.seed,
             'options': manifest.options,
             'calibration': manifest.calibration,
+            'refinement': manifest.refinement,
             'source': manifest.source['name'],
         },
     )

@@ -62,7 +62,7 @@ def test_the_demo_writes_a_report_of_what_it_ran(make_tiny_checkpoint, tmp_path,
         demo = Demo(
             make_tiny_checkpoint(platform=SIMULATED), out, [3_000_002], reporter, max_seconds=2.0
         )
-        demo.quantize(frames=8)
+        demo.quantize(frames=8, refine=2)
         demo.drive()
         summary = demo.write_report('hbvla demo --quick', quick=True)
     report = json.loads((out / 'report.json').read_text())
@@ -150,5 +150,5 @@ def test_a_policy_of_another_robot_is_refused_before_the_nodes_start(
     with Reporter(Console(file=io.StringIO())) as reporter:
         demo = Demo(make_tiny_checkpoint(), tmp_path / 'demo', [3_000_000], reporter)
         with pytest.raises(HbvlaError, match="trained for robot 'aloha'"):
-            demo.quantize(frames=8)
+            demo.quantize(frames=8, refine=2)
     assert not (tmp_path / 'demo').exists()

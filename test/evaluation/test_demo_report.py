@@ -66,4 +66,8 @@ def test_the_method_says_what_was_calibrated_on(pair):
     films = film(pair, size=(60, 80))
     sizes = [dict(pair[1].size, calibration={'frames': 48, 'episodes': 4})]
     assert 'calibrated' not in content(pair, [pair[0].size], films, '', True)['method']
-    assert 'calibrated on 48 frames of 4' in content(pair, sizes, films, '', True)['method']
+    plain = content(pair, sizes, films, '', True)['method']
+    assert 'calibrated on 48 frames of 4' in plain and 'refined' not in plain
+    sizes = [dict(sizes[0], refinement={'steps': 20})]
+    refined = content(pair, sizes, films, '', True)['method']
+    assert 'then refined in 20 gradient steps' in refined
