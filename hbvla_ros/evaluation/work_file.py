@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.plan import Outcome, Unit
+from hbvla_ros.evaluation.report import write_atomically
 
 FORMAT = 'hbvla eval work file'
 FORMAT_VERSION = 1
@@ -70,11 +71,8 @@ class WorkFile:
             _refuse_to_lose(path, lines)
         path.parent.mkdir(parents=True, exist_ok=True)
         # What is kept is written anew, without a torn line; a crash now loses nothing.
-        fresh = path.with_name(f'.{path.name}.new')
-        with fresh.open('w', encoding='utf-8') as stream:
-            for line in [*(lines if resume else []), content]:
-                stream.write(json.dumps(line) + '\n')
-        fresh.replace(path)
+        kept = [*(lines if resume else []), content]
+        write_atomically(path, ''.join(json.dumps(line) + '\n' for line in kept))
         self._stream: IO[str] = path.open('a', encoding='utf-8')
 
     def add(self, unit: Unit, outcome: Outcome) -> None:

@@ -152,11 +152,10 @@ def _rows(inputs: NetworkInputs, rows: Tensor) -> NetworkInputs:
 
 def _make_refinable(network: nn.Module, name: str, layer: QuantizedLayer) -> RefinableLinear:
     """Put the quantized layer in the place of the linear layer."""
-    parent, _, child = name.rpartition('.')
     linear = network.get_submodule(name)
     bias = linear.bias if isinstance(linear, nn.Linear) else None
     module = RefinableLinear(layer, bias)
-    setattr(network.get_submodule(parent), child, module)
+    network.set_submodule(name, module)
     return module
 
 

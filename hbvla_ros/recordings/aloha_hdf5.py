@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from hbvla_ros.data import Observation
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.recordings.hdf5_file import Hdf5File
 from hbvla_ros.recordings.recording import Given, Needs, check_width, digest_of
 
 _IMAGES, _JOINTS = 'observations/images', 'observations/qpos'
@@ -54,7 +55,7 @@ class AlohaEpisode:
         if given.colours not in ('rgb', 'bgr'):
             raise HbvlaError(f'channel order {given.colours!r}: must be rgb or bgr')
         self._swap = given.colours == 'bgr'
-        self._open: h5py.File | None = None
+        self._hdf5 = Hdf5File(path, 'record the episode again')
         try:
             self._read(needs, given)
         finally:
@@ -115,19 +116,7 @@ class AlohaEpisode:
 
     def close(self) -> None:
         """Close the file; it is opened again when an image is asked for."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
-
-    def _file(self) -> h5py.File:
-        if self._open is None:
-            try:
-                self._open = h5py.File(self.path, 'r')
-            except OSError as error:
-                raise HbvlaError(
-                    f'{self.path}: not a readable HDF5 file; record the episode again'
-                ) from error
-        return self._open
+        self._hdf5.close()
 
     def _dataset(self, key: str) -> h5py.Dataset:
         found = self._find(key)
@@ -139,7 +128,7 @@ class AlohaEpisode:
 
     def _find(self, key: str) -> Any:
         try:
-            return self._file().get(key)
+            return self._hdf5.open().get(key)
         except (OSError, KeyError, RuntimeError) as error:
             raise HbvlaError(f'{self.path}: /{key} is damaged; record the episode again') from error
 
@@ -158,7 +147,7 @@ class AlohaEpisode:
         return found[0]
 
     def _recorded_instruction(self) -> str:
-        holders = [self._file(), self._find('observations')]
+        holders = [self._hdf5.open(), self._find('observations')]
         try:
             for key in _INSTRUCTIONS:
                 for holder in holders:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from hbvla_ros.data import Observation
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.recordings.hdf5_file import Hdf5File
 from hbvla_ros.recordings.recording import Given, Needs, check_width, digest_of
 
 # The name of a camera in the simulator, which the platform uses, and in the files.
@@ -39,7 +40,7 @@ class LiberoFile:
             HbvlaError: not readable, no demonstrations, a camera LIBERO has not, wrong width.
         """
         self.path, self.needs = path, needs
-        self._open: h5py.File | None = None
+        self._hdf5 = Hdf5File(path, 'download it again')
         unknown = [camera for camera in needs.cameras if camera not in _CAMERAS]
         if unknown:
             raise HbvlaError(
@@ -67,9 +68,7 @@ class LiberoFile:
 
     def close(self) -> None:
         """Close the file; it is opened again when a frame is asked for."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        self._hdf5.close()
 
     def pose(self, demo: str, frame: int) -> NDArray[np.float64]:
         """Proprioception (8,) of a frame.
@@ -93,23 +92,13 @@ class LiberoFile:
             )
         return image
 
-    def _file(self) -> h5py.File:
-        if self._open is None:
-            try:
-                self._open = h5py.File(self.path, 'r')
-            except OSError as error:
-                raise HbvlaError(
-                    f'{self.path}: not a readable HDF5 file; download it again'
-                ) from error
-        return self._open
-
     def _demos(self) -> list[str]:
-        group = self._file().get('data')
+        group = self._hdf5.open().get('data')
         found = [name for name in group or () if re.fullmatch(r'demo_\d+', name)]
         return sorted(found, key=lambda name: int(name.partition('_')[2]))
 
     def _dataset(self, demo: str, key: str) -> h5py.Dataset:
-        found = self._file().get(f'data/{demo}/obs/{key}')
+        found = self._hdf5.open().get(f'data/{demo}/obs/{key}')
         if not isinstance(found, h5py.Dataset):
             raise HbvlaError(
                 f'{self.path}: no /data/{demo}/obs/{key}; LIBERO policies take files of LIBERO'
@@ -131,7 +120,9 @@ class LiberoFile:
             # LIBERO-10 and -90 put the scene in front: KITCHEN_SCENE3_turn_on_the_stove.
             return re.sub(r'^[A-Z_]+SCENE\d+_', '', name).replace('_', ' ')
         try:
-            told = json.loads(self._file()['data'].attrs['problem_info'])['language_instruction']
+            told = json.loads(self._hdf5.open()['data'].attrs['problem_info'])[
+                'language_instruction'
+            ]
         except (KeyError, ValueError, TypeError):
             return ''
         return str(told).strip()

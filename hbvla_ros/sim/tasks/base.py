@@ -23,6 +23,8 @@ the high camera, z up from the table top. Lengths in m, quaternions w first.
 
 from __future__ import annotations
 
+import itertools
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
@@ -129,6 +131,12 @@ def updated_since(done: bool, since: float | None, time: float) -> float | None:
     if not done:
         return None
     return time if since is None else since
+
+
+def closest(places: NDArray[np.float64]) -> float:
+    """Smallest distance in m between any two places (P, 2), P at least 2."""
+    pairs = itertools.combinations(places, 2)
+    return min(math.dist(first, second) for first, second in pairs)
 
 
 def standing_poses(

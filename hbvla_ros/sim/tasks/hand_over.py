@@ -7,7 +7,6 @@ wanted and which arm gives it. What counts as handed over is shared with ``trans
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,14 @@ from numpy.typing import NDArray
 
 from hbvla_ros.sim.arms import ARMS
 from hbvla_ros.sim.objects import OBJECTS
-from hbvla_ros.sim.tasks.base import Layout, Progress, Task, standing_poses, updated_since
+from hbvla_ros.sim.tasks.base import (
+    Layout,
+    Progress,
+    Task,
+    closest,
+    standing_poses,
+    updated_since,
+)
 from hbvla_ros.sim.view import TABLE
 
 if TYPE_CHECKING:
@@ -141,9 +147,5 @@ def _sample_places(random: np.random.Generator) -> NDArray[np.float64]:
     while True:
         across = random.uniform(-_REACH_X, _REACH_X, count)
         places = np.stack([across, random.uniform(*_REACH_Y, count)], axis=1)
-        if all(
-            math.dist(places[first], places[second]) >= _APART
-            for first in range(count)
-            for second in range(first)
-        ):
+        if closest(places) >= _APART:
             return places

@@ -8,7 +8,6 @@ falls does not roll away.
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbvla_ros.sim.objects import Part, Prop
-from hbvla_ros.sim.tasks.base import Layout, Progress, Task, standing_poses, updated_since
+from hbvla_ros.sim.tasks.base import (
+    Layout,
+    Progress,
+    Task,
+    closest,
+    standing_poses,
+    updated_since,
+)
 from hbvla_ros.sim.tasks.pick_place import LIFTED, was_touched
 from hbvla_ros.sim.tasks.tower import CENTRED, ROOM, Move, Tower, next_move
 
@@ -148,8 +154,7 @@ def _places(random: np.random.Generator, order: tuple[int, ...]) -> NDArray[np.f
     """Places (3, 2) so that the arm on whose side a box lies reaches the tower with it."""
     while True:
         places = np.stack([random.uniform(-0.25, 0.25, 3), random.uniform(0.39, 0.61, 3)], axis=1)
-        pairs = itertools.combinations(places, 2)
-        if any(math.dist(first, second) < ROOM for first, second in pairs):
+        if closest(places) < ROOM:
             continue
         lowest = places[order[0], 0]
         moved = places[list(order[1:]), 0]
