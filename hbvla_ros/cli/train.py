@@ -20,6 +20,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help='demonstrations of the same tasks from other seeds',
     )  # fmt: skip
     parser.add_argument('--out', type=Path, required=True, help='checkpoint folder to write')
+    parser.add_argument(
+        '--from', dest='start', type=Path, metavar='CHECKPOINT',
+        help='begin with the weights of this policy (default: fresh ones)',
+    )  # fmt: skip
     parser.add_argument('--steps', type=int, default=6000, help='steps of the whole run')
     parser.add_argument('--until', type=int, help='stop after this many steps; go on with --resume')
     parser.add_argument('--batch', type=int, default=64, help='frames a step')
@@ -45,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
     for name, value in (('steps', options.steps), ('batch', options.batch), ('until', until)):
         if value < 1:
             raise HbvlaError(f'--{name} {value}: at least 1 is needed')
+    if options.resume and options.start is not None:
+        raise HbvlaError('--from: a resumed run has its weights; leave out --from or --resume')
     if options.seed < 0:
         raise HbvlaError(f'--seed {options.seed}: must not be negative')
     size = NetworkSize(
@@ -67,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
 
     summary = train_policy(
         options.data, options.validation, options.out, size, training, progress,
-        resume=options.resume, until=until,
+        resume=options.resume, until=until, start=options.start,
     )  # fmt: skip
     if len(summary['tasks']) > 1:
         for name, task in summary['tasks'].items():

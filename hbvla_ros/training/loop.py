@@ -71,6 +71,7 @@ class Trainer:
         self.average = WeightAverage(network.parameters(), options.averaging)
         self._generator = torch.Generator().manual_seed(options.seed)
         self.step = 0
+        self.started_from: str | None = None
         self.validation_error = math.nan
         self.validation_errors: dict[str, float] = {}
         self._losses: Callable[..., tuple[Tensor, Tensor]] = self._compute_losses
@@ -97,22 +98,23 @@ class Trainer:
         actions: Tensor,
         columns: Tensor,
         known: Tensor,
+        padded: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast('cpu', dtype=torch.bfloat16):
-            encoded = self.network.encode(pixels, input_ids, proprio)
+            encoded = self.network.encode(pixels, input_ids, proprio, padded=padded)
             predicted = self.network.decode(encoded.action_hidden_states)
             auxiliary = self.auxiliary(encoded, columns, known)
         return nn.functional.l1_loss(predicted.float(), actions), auxiliary
 
-    def _run_batch(self, rows: dict[str, Tensor], augment: bool) -> tuple[Tensor, Tensor]:
+    def _run_batch(self, data: Tensors, index: Tensor, augment: bool) -> tuple[Tensor, Tensor]:
+        rows = data.rows(index)
         pixels = pixel_values(
-            rows['frames'],
+            rows.pop('frames'),
             self._image_statistics,
             self.options.crop_jitter,
             self._generator if augment else None,
         )
-        inputs = (rows[k] for k in ('input_ids', 'proprio', 'actions', 'auxiliary', 'known'))
-        return self._losses(pixels, *inputs)
+        return self._losses(pixels, *rows.values())
 
     def _draw(self) -> Tensor:
         """Frames of one batch: as many of each task, however many it has."""
@@ -130,18 +132,15 @@ class Trainer:
         )
         for group in self._optimizer.param_groups:
             group['lr'] = self.options.learning_rate * factor
-        totals = {'action_l1': 0.0, 'auxiliary': 0.0, 'rate': self.options.learning_rate * factor}
-        for share, rows in self._training.batches(self._draw()):
-            action, auxiliary = self._run_batch(rows, augment=True)
-            (share * (action + self.options.auxiliary_weight * auxiliary)).backward()
-            totals['action_l1'] += share * action.item()
-            totals['auxiliary'] += share * auxiliary.item()
+        action, auxiliary = self._run_batch(self._training, self._draw(), augment=True)
+        (action + self.options.auxiliary_weight * auxiliary).backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self.average.update()
         self.step += 1
-        return totals
+        rate = self.options.learning_rate * factor
+        return {'action_l1': action.item(), 'auxiliary': auxiliary.item(), 'rate': rate}
 
     def train(self, until: int, progress: Progress, validate_every: int = 500) -> None:
         """Run optimizer steps up to `until`, logging and keeping a resume file on the way."""
@@ -187,8 +186,7 @@ class Trainer:
         for index in rows[order][:frames].split(self.options.batch):
             # A last partial batch would make the compiled step specialise once more.
             if len(index) == self.options.batch or batches == 0:
-                for share, part in self._validation.batches(index):
-                    total += share * self._run_batch(part, augment=False)[0].item()
+                total += self._run_batch(self._validation, index, augment=False)[0].item()
                 batches += 1
         return total / batches
 
@@ -206,6 +204,7 @@ class Trainer:
         """Write the resume file under a temporary name, then rename it."""
         state = {
             'step': self.step,
+            'started_from': self.started_from,
             'network': self.network.state_dict(),
             'auxiliary': self.auxiliary.state_dict(),
             'optimizer': self._optimizer.state_dict(),
@@ -243,3 +242,4 @@ class Trainer:
         self.average.load(state['average'])
         self._generator.set_state(state['generator'])
         self.step = int(state['step'])
+        self.started_from = state.get('started_from')

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.training.dataset import (
@@ -24,7 +24,8 @@ from hbvla_ros.training.loop import Progress, Trainer
 from hbvla_ros.training.options import ALOHA_SIM, NetworkSize, TrainingOptions, network_config
 from hbvla_ros.training.tensors import to_tensors
 from hbvla_ros.training.tokenizer import BEGIN_ID, EMPTY_ID, build_tokenizer
-from hbvla_ros.vla.export import save_checkpoint, write_json
+from hbvla_ros.training.warm_start import start_from
+from hbvla_ros.vla.export import save_checkpoint, write_json, write_replacing
 from hbvla_ros.vla.images import Preprocessor
 from hbvla_ros.vla.network import OpenVLANetwork
 from hbvla_ros.vla.normalisation import Normaliser
@@ -43,6 +44,7 @@ def train_policy(
     progress: Progress,
     resume: bool = False,
     until: int | None = None,
+    start: Path | None = None,
 ) -> dict[str, Any]:
     """Train by behaviour cloning and write the checkpoint folder.
 
@@ -56,6 +58,7 @@ def train_policy(
         progress: called every 50 steps.
         resume: go on from the resume file.
         until: stop after this many steps, with the schedule of `options.steps`; default all.
+        start: a checkpoint folder whose weights the run begins with; default fresh ones.
 
     Returns:
         What the model card says: data, seeds, steps, held-out error.
@@ -84,10 +87,12 @@ def train_policy(
     run_folder.mkdir(parents=True, exist_ok=True)
     statistics = _statistics(training, run_folder / 'dataset_statistics.json', resume)
     normaliser = Normaliser(statistics, ALOHA_SIM)
-    tokenizer = build_tokenizer(map(build_prompt, training.instructions), size.vocabulary)
+    tokenizer = _tokenizer(training, size.vocabulary, run_folder / 'tokenizer.json', resume)
     rows = config.language.vocab_size
     tokenize = PromptTokenizer(tokenizer, BEGIN_ID, EMPTY_ID, rows)
     network = OpenVLANetwork(config, ALOHA_SIM)
+    # Before the trainer copies the weights into its average.
+    started_from = None if start is None else start_from(start, network, tokenizer)
     trainer = Trainer(
         network,
         to_tensors(training, normaliser, tokenize),
@@ -98,25 +103,23 @@ def train_policy(
         options,
         run_folder,
     )
+    trainer.started_from = started_from
     if resume:
         trainer.load()
     else:
         (run_folder / 'log.jsonl').unlink(missing_ok=True)
     trainer.train(options.steps if until is None else until, progress)
     trainer.average.swap()
-    with tempfile.TemporaryDirectory() as scratch:
-        tokenizer_file = Path(scratch) / 'tokenizer.json'
-        tokenizer.save(str(tokenizer_file))
-        # A folder holds the side files of one step; these are of an earlier part of this run.
-        for path in out.glob(_SIDE_FILES):
-            path.unlink()
-        # The towers' last blocks have learnt nothing, since no action depends on them.
-        used = OpenVLANetwork(config, ALOHA_SIM, inference_only=True).state_dict().keys()
-        state = {name: value for name, value in network.state_dict().items() if name in used}
-        save_checkpoint(
-            network, out, None, statistics, ALOHA_SIM, tokenizer_file, preprocessor, trainer.step,
-            state,
-        )  # fmt: skip
+    # A folder holds the side files of one step; these are of an earlier part of this run.
+    for path in out.glob(_SIDE_FILES):
+        path.unlink()
+    # The towers' last blocks have learnt nothing, since no action depends on them.
+    used = OpenVLANetwork(config, ALOHA_SIM, inference_only=True).state_dict().keys()
+    state = {name: value for name, value in network.state_dict().items() if name in used}
+    save_checkpoint(
+        network, out, None, statistics, ALOHA_SIM, run_folder / 'tokenizer.json', preprocessor,
+        trainer.step, state,
+    )  # fmt: skip
     parameters = sum(value.numel() for value in state.values())
     summary = _summary(training, seeds, trainer, size, options, parameters)
     write_json(out / 'training.json', summary)
@@ -135,6 +138,15 @@ def _statistics(training: Demonstrations, path: Path, resume: bool) -> dict[str,
     statistics = dataset_statistics(training, STATISTICS_KEY + alone)
     write_json(path, statistics)
     return statistics
+
+
+def _tokenizer(training: Demonstrations, vocabulary: int, path: Path, resume: bool) -> Tokenizer:
+    """Tokenizer of the run, kept like its statistics: the words' rows must stay theirs."""
+    if resume and path.exists():
+        return Tokenizer.from_file(str(path))
+    tokenizer = build_tokenizer(map(build_prompt, training.instructions), vocabulary)
+    write_replacing(path, lambda target: tokenizer.save(str(target)))
+    return tokenizer
 
 
 def _check_seeds(
@@ -178,6 +190,7 @@ def _summary(
 ) -> dict[str, Any]:
     return {
         'steps': trainer.step,
+        'started_from': trainer.started_from,
         'validation_action_l1': trainer.validation_error,
         'parameters': parameters,
         'episodes': training.episodes,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +23,9 @@ class Tensors:
         actions: float32 (N, K, A), normalised.
         auxiliary: float32 (N, X).
         known: bool (N, X), which of those values there are.
-        tokens: for each instruction int64 (T,), of its own length.
-        instruction: int64 (N,).
+        input_ids: int64 (I, T), the prompt of each instruction, filled up after BOS.
+        padded: int64 (I,), by how many ids.
+        instruction: int64 (N,) into those.
         task: int64 (N,).
     """
 
@@ -33,35 +34,23 @@ class Tensors:
     actions: Tensor
     auxiliary: Tensor
     known: Tensor
-    tokens: tuple[Tensor, ...]
+    input_ids: Tensor
+    padded: Tensor
     instruction: Tensor
     task: Tensor
 
-    def batches(self, index: Tensor) -> Iterator[tuple[float, dict[str, Tensor]]]:
-        """The rows of one batch, parted by the length of their prompts.
-
-        A prompt has no padding, in deployment either, so a pass takes prompts of one length.
-
-        Args:
-            index: int64 (B,) frames.
-
-        Yields:
-            the share of the batch and its inputs.
-        """
-        lengths = torch.tensor([len(row) for row in self.tokens])[self.instruction[index]]
-        for length in lengths.unique():
-            part = index[lengths == length]
-            yield (
-                len(part) / len(index),
-                {
-                    'frames': self.frames[part],
-                    'proprio': self.proprioception[part],
-                    'actions': self.actions[part],
-                    'auxiliary': self.auxiliary[part],
-                    'known': self.known[part],
-                    'input_ids': torch.stack([self.tokens[i] for i in self.instruction[part]]),
-                },
-            )
+    def rows(self, index: Tensor) -> dict[str, Tensor]:
+        """The inputs of one batch, int64 (B,) frames; without `padded` where no prompt needs it."""
+        prompts = self.instruction[index]
+        rows = {
+            'frames': self.frames[index],
+            'input_ids': self.input_ids[prompts],
+            'proprio': self.proprioception[index],
+            'actions': self.actions[index],
+            'auxiliary': self.auxiliary[index],
+            'known': self.known[index],
+        }
+        return rows | {'padded': self.padded[prompts]} if self.padded.any() else rows
 
     def task_rows(self) -> list[Tensor]:
         """The frames of each task, int64."""
@@ -78,7 +67,18 @@ def to_tensors(
         torch.from_numpy(normaliser.normalise_actions(demonstrations.chunks)).float(),
         torch.from_numpy(demonstrations.auxiliary),
         torch.from_numpy(demonstrations.auxiliary_known),
-        tuple(torch.tensor(tokenize(text)) for text in demonstrations.instructions),
+        *_padded([tokenize(text) for text in demonstrations.instructions]),
         torch.from_numpy(demonstrations.instruction_index),
         torch.from_numpy(demonstrations.task_index),
     )
+
+
+def _padded(prompts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+    """Prompts as one int64 (I, T) and how many ids (I,) fill each up; which id does not matter."""
+    longest = max(map(len, prompts))
+    counts = [longest - len(prompt) for prompt in prompts]
+    rows = [
+        [*prompt[:1], *prompt[:1] * count, *prompt[1:]]
+        for prompt, count in zip(prompts, counts, strict=True)
+    ]
+    return torch.tensor(rows), torch.tensor(counts)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,12 +28,11 @@ class RootMeanSquareNorm(nn.Module):
         return self.weight * wide.to(hidden.dtype)
 
 
-def rotary_table(length: int, head_dim: int, theta: float, device: torch.device) -> Tensor:
-    """Cosine and sine of every position's angles, float32 (2, length, head_dim)."""
-    powers = torch.arange(0, head_dim, 2, dtype=torch.int64, device=device).float() / head_dim
-    frequencies = 1.0 / (theta**powers)
-    positions = torch.arange(length, dtype=torch.int64, device=device).float()
-    angles = torch.outer(positions, frequencies)
+def rotary_table(positions: Tensor, head_dim: int, theta: float) -> Tensor:
+    """Cosine and sine of the angles: positions int64 (..., T) -> float32 (2, ..., T, head_dim)."""
+    even = torch.arange(0, head_dim, 2, dtype=torch.int64, device=positions.device)
+    frequencies = 1.0 / (theta ** (even.float() / head_dim))
+    angles = positions.float().unsqueeze(-1) * frequencies
     angles = torch.cat([angles, angles], dim=-1)
     return torch.stack([angles.cos(), angles.sin()])
 
@@ -41,6 +42,25 @@ def rotate(vectors: Tensor, table: Tensor) -> Tensor:
     cosine, sine = table[0], table[1]
     first, second = vectors.chunk(2, dim=-1)
     return vectors * cosine + torch.cat([-second, first], dim=-1) * sine
+
+
+class Padding(NamedTuple):
+    """Tokens that fill up shorter prompts of a batch; nobody sees them, they take no position.
+
+    Attributes:
+        start: index of the first one in the sequence, the same in each row.
+        counts: int64 (B,), how many there are.
+    """
+
+    start: int
+    counts: Tensor
+
+    def apply(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Positions int64 (B, 1, S) without the padding, and whether a token is of it, of (S,)."""
+        counts = self.counts[:, None, None]
+        after = index >= self.start
+        ignored = after & (index < self.start + counts)
+        return torch.where(after, index - counts, index), ignored.unsqueeze(1)
 
 
 class SelfAttention(nn.Module):
@@ -56,8 +76,8 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(dim, narrow, bias=False)
         self.o_proj = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
-        """(B, T, D) with the rotary table (2, T, head_dim) -> (B, T, D)."""
+    def forward(self, hidden: Tensor, table: Tensor, ignored: Tensor | None = None) -> Tensor:
+        """(B, T, D) with the rotary table (2, T, head_dim) -> (B, T, D); `ignored` as in attend."""
         batch, tokens, _ = hidden.shape
         query = self.q_proj(hidden).view(batch, tokens, self.heads, self.head_dim)
         key = self.k_proj(hidden).view(batch, tokens, self.key_value_heads, self.head_dim)
@@ -70,7 +90,7 @@ class SelfAttention(nn.Module):
         if group > 1:
             key = key.repeat_interleave(group, dim=1)
             value = value.repeat_interleave(group, dim=1)
-        mixed = attend(query, key, value)
+        mixed = attend(query, key, value, ignored)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
 
@@ -99,13 +119,15 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = RootMeanSquareNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = RootMeanSquareNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, table: Tensor, ignored: Tensor | None = None) -> Tensor:
         """(B, T, D) with the rotary table -> (B, T, D)."""
-        return self.feed_forward_part(self.attention_part(hidden, table))
+        return self.feed_forward_part(self.attention_part(hidden, table, ignored))
 
-    def attention_part(self, hidden: Tensor, table: Tensor) -> Tensor:
+    def attention_part(
+        self, hidden: Tensor, table: Tensor, ignored: Tensor | None = None
+    ) -> Tensor:
         """The first half: as above."""
-        return hidden + self.self_attn(self.input_layernorm(hidden), table)
+        return hidden + self.self_attn(self.input_layernorm(hidden), table, ignored)
 
     def feed_forward_part(self, hidden: Tensor) -> Tensor:
         """The second half: (B, T, D) -> (B, T, D)."""
@@ -122,15 +144,17 @@ class DecoderStack(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_hidden_layers))
         self.norm = RootMeanSquareNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, padding: Padding | None = None) -> Tensor:
         """Input embeddings (B, S, D) -> hidden states after the final norm (B, S, D)."""
+        positions = torch.arange(embeddings.shape[1], device=embeddings.device)
+        ignored = None
+        if padding is not None:
+            positions, ignored = padding.apply(positions)
         # One table serves all layers.
-        table = rotary_table(
-            embeddings.shape[1], self.config.head_dim, self.config.rope_theta, embeddings.device
-        )
+        table = rotary_table(positions, self.config.head_dim, self.config.rope_theta)
         hidden = embeddings
         for layer in self.layers:
-            hidden = layer(hidden, table)
+            hidden = layer(hidden, table, ignored)
         return self.norm(hidden)
 
 
@@ -143,9 +167,9 @@ class LanguageModel(nn.Module):
         if token_head:
             self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
-    def forward(self, embeddings: Tensor) -> Tensor:
+    def forward(self, embeddings: Tensor, padding: Padding | None = None) -> Tensor:
         """Input embeddings (B, S, D) -> hidden states after the final norm (B, S, D)."""
-        return self.model(embeddings)
+        return self.model(embeddings, padding)
 
     def initialise(self) -> None:
         """Fresh values: word embeddings as small as Llama's."""

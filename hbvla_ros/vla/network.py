@@ -17,7 +17,7 @@ from hbvla_ros.vla.heads import (
     discrete_values,
     timestep_embedding,
 )
-from hbvla_ros.vla.language_model import LanguageModel
+from hbvla_ros.vla.language_model import LanguageModel, Padding
 from hbvla_ros.vla.platform import Platform
 from hbvla_ros.vla.projectors import InputProjector, Projector
 from hbvla_ros.vla.towers import VisionBackbone
@@ -172,9 +172,15 @@ class OpenVLANetwork(nn.Module):
         context: Context,
         noisy_actions: Tensor | None = None,
         timestep: Tensor | None = None,
+        padded: Tensor | None = None,
     ) -> Encoded:
-        """One pass over the sequence; arguments as for :meth:`embeddings`."""
-        hidden = self.language_model(self.embeddings(context, noisy_actions, timestep))
+        """One pass over the sequence; arguments as for :meth:`embeddings` and :meth:`encode`."""
+        embeddings = self.embeddings(context, noisy_actions, timestep)
+        padding = None
+        if padded is not None:
+            start = context.prefix.shape[1] + (timestep is not None)
+            padding = Padding(start, padded)
+        hidden = self.language_model(embeddings, padding)
         return Encoded(hidden, self.action_states(hidden), context.features)
 
     def action_states(self, hidden: Tensor) -> Tensor:
@@ -192,10 +198,26 @@ class OpenVLANetwork(nn.Module):
         proprio: Tensor | None = None,
         noisy_actions: Tensor | None = None,
         timestep: Tensor | None = None,
+        padded: Tensor | None = None,
     ) -> Encoded:
-        """One differentiable pass up to the action head; arguments as above."""
+        """One differentiable pass up to the action head.
+
+        Args:
+            pixel_values: as for :meth:`context`.
+            input_ids: as for :meth:`context`.
+            proprio: as for :meth:`context`.
+            noisy_actions: as for :meth:`embeddings`.
+            timestep: as for :meth:`embeddings`.
+            padded: int64 (B,), for prompts of several lengths: how many ids after BOS fill the
+                row up to the longest. The result is that of each row without them.
+
+        Raises:
+            HbvlaError: padding and FiLM, which averages over the prompt.
+        """
+        if padded is not None and self.config.film:
+            raise HbvlaError('prompts of several lengths: not in one batch of a network with FiLM')
         context = self.context(pixel_values, input_ids, proprio)
-        return self.run_language_model(context, noisy_actions, timestep)
+        return self.run_language_model(context, noisy_actions, timestep, padded)
 
     def decode(self, action_hidden_states: Tensor) -> Tensor:
         """Head output (B, K, A): normalised actions, or predicted noise for diffusion."""

@@ -32,7 +32,7 @@ def decoder() -> tuple[nn.Module, Calls, list[str]]:
     """A decoder layer with shared key-value heads in double precision, its calls and names."""
     torch.manual_seed(0)
     layer = DecoderLayer(LanguageConfig(32, 48, 1, 4, 2, 64)).double().requires_grad_(False)
-    table = rotary_table(TOKENS, 8, 10000.0, torch.device('cpu')).double()
+    table = rotary_table(torch.arange(TOKENS), 8, 10000.0).double()
     calls: Calls = [
         ((torch.randn(count, TOKENS, 32, dtype=torch.float64), table), {}) for count in (2, 1)
     ]

@@ -2,11 +2,13 @@
 """Whole runs on a few synthetic demonstrations."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import simplejpeg
 import torch
+from tokenizers import Tokenizer
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.training.auxiliary import _masked_loss, column_statistics
@@ -16,6 +18,7 @@ from hbvla_ros.training.options import ALOHA_SIM, NetworkSize, TrainingOptions, 
 from hbvla_ros.training.run import train_policy
 from hbvla_ros.training.tensors import to_tensors
 from hbvla_ros.training.tokenizer import build_tokenizer
+from hbvla_ros.training.warm_start import start_from
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.network import OpenVLANetwork
 from hbvla_ros.vla.normalisation import Normaliser
@@ -205,14 +208,52 @@ def test_batches_hold_as_many_frames_of_each_task(two_tasks):
     trainer = Trainer(network, tensors, tensors, *pieces)
     index = trainer._draw()
     assert torch.bincount(tensors.task[index]).tolist() == [3, 4]
-    shares, lengths = [], []
-    for share, rows in tensors.batches(index):
-        shares.append(share)
-        lengths.append(rows['input_ids'].shape[1])
-        assert len(rows['input_ids']) == len(rows['frames']) == round(7 * share)
-    assert sum(shares) == pytest.approx(1.0) and len(set(lengths)) == len(lengths) == 2
+    rows = tensors.rows(index)
+    assert len(rows['input_ids']) == len(rows['frames']) == 7
+    assert rows['padded'].unique().tolist() == [0, 4]
     with pytest.raises(HbvlaError, match='--batch 1: at least one frame of 2 tasks'):
         Trainer(network, tensors, tensors, *pieces[:3], TrainingOptions(batch=1), two_tasks)
+
+
+def test_resumed_run_keeps_its_words(two_tasks):
+    """Further demonstrations bring further sentences; a word must keep its row."""
+    folders = two_tasks / 'train' / 'insertion', two_tasks / 'validation' / 'insertion'
+    out = two_tasks / 'out' / 'model'
+    run((*folders, out), until=2)
+    before = (out / 'tokenizer.json').read_bytes()
+    write_episode(folders[0], 2, 6, 'insertion', 'quickly join what fits together')
+    run((*folders, out), resume=True)
+    assert (out / 'tokenizer.json').read_bytes() == before
+
+
+def test_run_starts_from_another_policy(two_tasks, tmp_path):
+    options = TrainingOptions(steps=2, batch=4, warm_up=2, compile=False)
+    first, second = tmp_path / 'first', tmp_path / 'second'
+    pick_place = [two_tasks / 'train' / 'pick_place'], [two_tasks / 'validation' / 'pick_place']
+    train_policy(*pick_place, first, SIZE, options, lambda *_: None)
+    network = OpenVLANetwork(network_config(SIZE), ALOHA_SIM)
+    tokenizer = build_tokenizer(['insert the red peg into the socket'], 448)
+    identity = start_from(first, network, tokenizer)
+    old = weights(first)
+    words = Tokenizer.from_file(str(first / 'tokenizer.json')).get_vocab()
+    name = 'language_model.model.embed_tokens.weight'
+    found = network.state_dict()
+    for key in old.keys() - {name}:
+        assert np.array_equal(found[key].numpy(), old[key]), key
+    rows = tokenizer.get_vocab()
+    for word in ('red', '<s>', 'q'):
+        stored = [key for key in words if key.endswith(word)][0]
+        mine = [key for key in rows if key == stored][0]
+        assert np.array_equal(found[name][rows[mine]].numpy(), old[name][words[stored]])
+    both = [two_tasks / 'train'], [two_tasks / 'validation']
+    summary = train_policy(*both, second, SIZE, options, lambda *_: None, start=first)
+    assert summary['started_from'] == identity
+    other = OpenVLANetwork(network_config(replace(SIZE, layers=3)), ALOHA_SIM)
+    with pytest.raises(HbvlaError, match='model.layers.2'):
+        start_from(first, other, tokenizer)
+    wide = OpenVLANetwork(network_config(replace(SIZE, hidden=64, intermediate=96)), ALOHA_SIM)
+    with pytest.raises(HbvlaError, match='--hidden as that policy had'):
+        start_from(first, wide, tokenizer)
 
 
 def test_unknown_columns_do_not_count():

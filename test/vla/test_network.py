@@ -48,6 +48,23 @@ def test_batch_equals_one_by_one(film):
             torch.testing.assert_close(alone, together[part], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize('gradients', [False, True])
+def test_padded_prompts_equal_those_without(gradients):
+    """Rows of several prompt lengths in one pass: nobody sees the padding, none has a place."""
+    network = build()
+    pixels, identifiers, proprio = inputs()
+    padded = torch.tensor([0, 2, 3])
+    with torch.set_grad_enabled(gradients):
+        states = network.encode(pixels, identifiers, proprio, padded=padded).action_hidden_states
+        for row, count in enumerate(padded):
+            ids = torch.cat([identifiers[row, :1], identifiers[row, 1 + count :]])[None]
+            part = slice(row, row + 1)
+            alone = network.encode(pixels[part], ids, proprio[part]).action_hidden_states
+            torch.testing.assert_close(alone, states[part], atol=1e-5, rtol=1e-5)
+    with pytest.raises(HbvlaError, match='FiLM'):
+        build(film=True).encode(pixels, identifiers, proprio, padded=padded)
+
+
 def test_what_is_left_out_changes_nothing():
     complete, lean = build(), build(inference_only=True)
     lean.load_state_dict(
@@ -109,7 +126,7 @@ def test_grouped_heads_equal_full_heads_with_repeated_weights():
 
 
 def test_rotary_positions_by_hand():
-    table = rotary_table(3, 4, 10000.0, torch.device('cpu'))
+    table = rotary_table(torch.arange(3), 4, 10000.0)
     # Position 2: angles 2 and 2 / 100 on the pairs (0, 2) and (1, 3).
     turned = rotate(torch.tensor([1.0, 1.0, 0.0, 0.0]).expand(1, 1, 3, 4), table)[0, 0, 2]
     angle = torch.tensor([2.0, 0.02])
