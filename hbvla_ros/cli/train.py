@@ -29,6 +29,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument('--batch', type=int, default=64, help='frames a step')
     parser.add_argument('--rate', type=float, default=8e-4, help='learning rate')
     parser.add_argument(
+        '--optimizer', choices=('muon', 'adamw'), default='muon',
+        help='for the matrices inside the network (default: %(default)s); the rest has adamw',
+    )  # fmt: skip
+    parser.add_argument(
         '--seed', type=int, default=0, help='seed of weights, batches, augmentation'
     )
     parser.add_argument('--threads', type=int, default=1, help='cores to use')
@@ -59,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
     training = TrainingOptions(
         steps=options.steps,
         batch=options.batch,
+        optimizer=options.optimizer,
         learning_rate=options.rate,
         seed=options.seed,
         threads=options.threads,

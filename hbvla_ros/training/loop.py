@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.training.augmentation import pixel_values
 from hbvla_ros.training.auxiliary import AuxiliaryHeads, column_statistics
+from hbvla_ros.training.optimizer import Optimizers
 from hbvla_ros.training.options import TrainingOptions
 from hbvla_ros.training.schedule import WeightAverage, learning_rate_factor
 from hbvla_ros.training.tensors import Tensors
@@ -67,7 +68,7 @@ class Trainer:
             *column_statistics(training.auxiliary, training.known),
         )
         self._parameters = [*network.parameters(), *self.auxiliary.parameters()]
-        self._optimizer = self._build_optimizer()
+        self._optimizers = Optimizers(network, [self.auxiliary], options)
         self.average = WeightAverage(network.parameters(), options.averaging)
         self._generator = torch.Generator().manual_seed(options.seed)
         self.step = 0
@@ -77,18 +78,6 @@ class Trainer:
         self._losses: Callable[..., tuple[Tensor, Tensor]] = self._compute_losses
         if options.compile:
             self._losses = torch.compile(self._compute_losses)
-
-    def _build_optimizer(self) -> torch.optim.AdamW:
-        """Weight decay on matrices only; norms, biases and tokens go without."""
-        decayed = [p for p in self._parameters if p.ndim > 1]
-        others = [p for p in self._parameters if p.ndim <= 1]
-        groups = [
-            {'params': decayed, 'weight_decay': self.options.weight_decay},
-            {'params': others, 'weight_decay': 0.0},
-        ]
-        return torch.optim.AdamW(
-            groups, lr=self.options.learning_rate, betas=(0.9, 0.98), fused=True
-        )
 
     def _compute_losses(
         self,
@@ -130,16 +119,13 @@ class Trainer:
         factor = learning_rate_factor(
             self.step, self.options.steps, self.options.warm_up, self.options.decay
         )
-        for group in self._optimizer.param_groups:
-            group['lr'] = self.options.learning_rate * factor
         action, auxiliary = self._run_batch(self._training, self._draw(), augment=True)
         (action + self.options.auxiliary_weight * auxiliary).backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        rate = self.options.learning_rate * factor
+        self._optimizers.step(rate)
         self.average.update()
         self.step += 1
-        rate = self.options.learning_rate * factor
         return {'action_l1': action.item(), 'auxiliary': auxiliary.item(), 'rate': rate}
 
     def train(self, until: int, progress: Progress, validate_every: int = 500) -> None:
@@ -207,7 +193,7 @@ class Trainer:
             'started_from': self.started_from,
             'network': self.network.state_dict(),
             'auxiliary': self.auxiliary.state_dict(),
-            'optimizer': self._optimizer.state_dict(),
+            'optimizer': self._optimizers.state(),
             'average': self.average.state(),
             'generator': self._generator.get_state(),
             'options': self.options.to_json(),
@@ -234,10 +220,10 @@ class Trainer:
             self._check_options(state['options'])
             self.network.load_state_dict(state['network'])
             self.auxiliary.load_state_dict(state['auxiliary'])
-            self._optimizer.load_state_dict(state['optimizer'])
+            self._optimizers.load(state['optimizer'])
         except FileNotFoundError as error:
             raise HbvlaError(f'{self.resume_path}: not there; leave out --resume') from error
-        except (RuntimeError, KeyError, ValueError) as error:
+        except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise HbvlaError(f'{self.resume_path}: of another network; delete it') from error
         self.average.load(state['average'])
         self._generator.set_state(state['generator'])

@@ -41,6 +41,7 @@ class TrainingOptions:
 
     Attributes:
         steps: optimizer steps of the whole run, resumed parts included.
+        optimizer: 'muon' for the matrices inside the network, with AdamW for the rest; or 'adamw'.
         decay: share of the steps, at the end, over which the rate falls to zero along a cosine.
         auxiliary_weight: weight of the object-localisation losses, dropped after training.
         crop_jitter: largest shift of the centre crop in pixels of the resized image.
@@ -48,6 +49,7 @@ class TrainingOptions:
 
     steps: int = 6000
     batch: int = 64
+    optimizer: str = 'muon'
     learning_rate: float = 8e-4
     warm_up: int = 200
     decay: float = 0.5
