@@ -20,8 +20,9 @@ def open_recordings(path: Path, needs: Needs, given: Given | None = None) -> lis
     """Open every episode at a path.
 
     Args:
-        path: a folder of simulator episodes, of HDF5 episodes or of bags, a bag folder, or a
-            single file of any kind.
+        path: a folder of simulator episodes, of HDF5 episodes or of bags, a folder of such
+            folders (one a task, as ``hbvla demos`` makes of several), a bag folder, or a single
+            file of any kind.
         needs: what the policy takes.
         given: what the recordings do not say themselves.
 
@@ -50,14 +51,12 @@ def _recognise(path: Path) -> tuple[str, list[Path]]:
                 fix = f'{path}: a ROS 1 bag; convert it with "rosbags-convert --src {path.name}"'
             raise HbvlaError(fix)
         return kind, [path]
-    found: dict[str, list[Path]] = {}
-    for one in sorted(path.iterdir()):
-        kind = _kind(one)
-        # A dataset folder holds other arrays too.
-        if kind == 'simulator' and not one.name.startswith('episode_'):
-            continue
-        if kind is not None:
-            found.setdefault(kind, []).append(one)
+    found = _kinds_in(path)
+    if not found:
+        # A bag folder is an episode itself, so it has been found already.
+        for folder in sorted(one for one in path.iterdir() if one.is_dir()):
+            for kind, paths in _kinds_in(folder).items():
+                found.setdefault(kind, []).extend(paths)
     if not found:
         raise HbvlaError(f'{path}: no recorded episode in it; {_TAKEN}')
     if len(found) > 1:
@@ -66,6 +65,19 @@ def _recognise(path: Path) -> tuple[str, list[Path]]:
             f'{path}: holds several kinds of episodes ({names}); put them into folders of their own'
         )
     return next(iter(found.items()))
+
+
+def _kinds_in(folder: Path) -> dict[str, list[Path]]:
+    """Episodes that lie in a folder, by kind."""
+    found: dict[str, list[Path]] = {}
+    for one in sorted(folder.iterdir()):
+        kind = _kind(one)
+        # A dataset folder holds other arrays too.
+        if kind == 'simulator' and not one.name.startswith('episode_'):
+            continue
+        if kind is not None:
+            found.setdefault(kind, []).append(one)
+    return found
 
 
 def _kind(path: Path) -> str | None:

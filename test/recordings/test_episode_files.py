@@ -146,3 +146,17 @@ def test_folders_and_what_is_in_them(tmp_path, episode, record):
     (tmp_path / 'old.bag').write_bytes(b'#ROSBAG V2.0')
     with pytest.raises(HbvlaError, match='a ROS 1 bag; convert it with "rosbags-convert'):
         open_recordings(tmp_path / 'old.bag', record.needs)
+
+
+def test_a_folder_for_each_task(tmp_path, episode, record):
+    """What ``hbvla demos --task all`` makes, and nothing that lies deeper."""
+    for task in ('stack', 'insertion'):
+        (tmp_path / 'all' / task).mkdir(parents=True)
+        record.npz(tmp_path / 'all' / task / 'episode_1.npz', episode)
+    found = open_recordings(tmp_path / 'all', record.needs)
+    assert [one.path.parent.name for one in found] == ['insertion', 'stack']
+    with pytest.raises(HbvlaError, match='no recorded episode in it'):
+        open_recordings(tmp_path, record.needs)
+    record.hdf5(tmp_path / 'all' / 'stack' / 'episode_0.hdf5', episode)
+    with pytest.raises(HbvlaError, match='several kinds'):
+        open_recordings(tmp_path / 'all', record.needs)
