@@ -131,6 +131,9 @@ class Trainer:
     def train(self, until: int, progress: Progress, validate_every: int = 500) -> None:
         """Run optimizer steps up to `until`, logging and keeping a resume file on the way."""
         began, first = time.monotonic(), self.step
+        if self.step >= until:
+            # A run that was stopped after its last step only writes its checkpoint.
+            self.validate()
         while self.step < until:
             numbers = self._optimise()
             if self.step % 50 == 0 or self.step == until:

@@ -95,6 +95,12 @@ def test_resumed_run_equals_an_uninterrupted_one(folders, tmp_path):
         assert np.array_equal(value, whole[name]), name
 
 
+def test_resumed_at_its_end_a_run_only_writes_the_checkpoint(folders):
+    summary = run(folders, until=3)
+    again = run(folders, until=3, resume=True)
+    assert again == summary and again['validation_action_l1'] > 0
+
+
 def test_shared_seed_is_refused(folders):
     write_episode(folders[1], 3)
     with pytest.raises(HbvlaError, match='seed 3 is also in'):
