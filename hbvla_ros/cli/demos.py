@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from hbvla_ros.evaluation.policy_actor import PolicyActors
-    from hbvla_ros.sim.dataset import DatasetManifest, EpisodeResult
+    from hbvla_ros.sim.dataset_manifest import DatasetManifest, EpisodeResult
 
 _FIRST_SEED = 1_000_000
 
@@ -111,7 +111,7 @@ def _actors(arguments: argparse.Namespace) -> PolicyActors | None:
     if arguments.policy is None:
         return None
     from hbvla_ros.evaluation.policy_actor import PolicyActors
-    from hbvla_ros.sim.dataset import CONTROL_RATE
+    from hbvla_ros.sim.dataset_manifest import CONTROL_RATE
 
     return PolicyActors.of(arguments.policy, CONTROL_RATE)
 
