@@ -7,10 +7,12 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,7 +137,16 @@ _worker: dict[str, _Worker] = {}
 def _start_process(work: Work) -> None:
     # An interrupt is for the parent alone; it ends the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker['this'] = _Worker(work)
+
+
+def _end_with_parent() -> None:
+    """A worker must not outlive a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def _record(seed: int) -> EpisodeResult:
