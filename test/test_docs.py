@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from hbvla_ros.cli.main import build_parser
-from hbvla_ros.control.profile_types import SafetyProfile
+from hbvla_ros.control.profile_types import ADAPTERS, GRIPPER_ADAPTERS, SafetyProfile
 from hbvla_ros.nodes import arm_node, policy_parameters, quantize_parameters, sim_robot_node
 from hbvla_ros.nodes.lifecycle import AUTOSTART
 from hbvla_ros.packed.forms.factored import FactoredLayer
@@ -158,7 +158,7 @@ def test_launch_arguments(file):
 
 
 def test_profile_keys():
-    """Every key of the shipped profile is explained, and no other."""
+    """Every key of the shipped profiles is explained, and no other."""
 
     def paths(value, prefix=''):
         if isinstance(value, dict):
@@ -170,15 +170,20 @@ def test_profile_keys():
         else:
             yield prefix
 
-    content = yaml.safe_load(page('config/robots/aloha_sim.yaml'))
+    shipped = sorted((ROOT / 'config' / 'robots').glob('*.yaml'))
+    content = [yaml.safe_load(path.read_text(encoding='utf-8')) for path in shipped]
+    # What only some robots have.
+    optional = {'stop_services[].name', 'stop_services[].type', 'arms[].group'}
+    optional |= {f'arms[].gripper.{key}' for key in ('command_topic', 'command_name', 'hysteresis')}
     described, last = set(), ''
     for word in names(section(page('docs/robots.md'), 'The robot profile')):
         # A word that begins with a dot takes the place of the last part of the one before.
         last = last.rpartition('.')[0] + word if word.startswith('.') else word
         kinds = ('observed', 'action', 'command') if '.*.' in last else ('',)
         described |= {last.replace('*', kind) for kind in kinds}
-    described -= {'arms[]', 'cameras[]', 'forward_command', 'joint_state'}
-    assert described == set(paths(content))
+    described -= {'arms[]', 'cameras[]', 'stop_services[]', *ADAPTERS, *GRIPPER_ADAPTERS}
+    found = {path for profile in content for path in paths(profile)}
+    assert described - optional == found - optional
     assert {f'safety.{field.name}' for field in dataclasses.fields(SafetyProfile)} <= described
 
 
