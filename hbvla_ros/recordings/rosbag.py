@@ -20,7 +20,8 @@ from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.data import Observation
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.recordings.bag_file import BagFile
-from hbvla_ros.recordings.bag_moments import MomentFinder, Place, seconds
+from hbvla_ros.recordings.bag_ingest import seconds
+from hbvla_ros.recordings.bag_moments import MomentFinder, Place
 from hbvla_ros.recordings.bag_topics import CLOCK_TOPIC, BagTopics, find_topics
 from hbvla_ros.recordings.recording import Given, Needs, check_width, digest_of
 
