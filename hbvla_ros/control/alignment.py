@@ -77,6 +77,14 @@ def reference_stamp(stamps: Iterable[float]) -> float:
     return min(stamps)
 
 
+def measured_at(stamp: float, latency: float) -> float:
+    """When something was measured: its stamp less the latency of its stream, both in s.
+
+    A stamp of zero says that there is none, whatever the latency.
+    """
+    return stamp - latency if stamp != 0.0 else 0.0
+
+
 def pose_history(profile: RobotProfile) -> int:
     """How many samples of an arm are kept."""
     reach = 2.0 * profile.safety.image_timeout * profile.joint_state_rate
