@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 from rosbags.highlevel import AnyReader
-from rosbags.typesys import Stores, get_typestore
 
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.recordings.message_types import message_types
 
 Result = TypeVar('Result')
 
@@ -35,7 +35,8 @@ class RawMessage(NamedTuple):
 class BagFile:
     """One bag, read in a ``with`` statement or between :meth:`open` and :meth:`close`.
 
-    Bags without message definitions are read with those of ROS 2 Jazzy.
+    Bags without message definitions are read with those of
+    :mod:`hbvla_ros.recordings.message_types`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +70,7 @@ class BagFile:
         self.close()
 
     def _opened(self) -> AnyReader:
-        reader = AnyReader([self.path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+        reader = AnyReader([self.path], default_typestore=message_types())
         reader.open()
         return reader
 
@@ -86,6 +87,11 @@ class BagFile:
                 )
             found[connection.topic] = Topic(before.type, before.messages + connection.msgcount)
         return found
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """When the first message was recorded, and the first time after the last one, in ns."""
+        return int(self._reader.start_time), int(self._reader.end_time)
 
     def messages(
         self, topics: Sequence[str], start: int | None = None, stop: int | None = None
