@@ -1,5 +1,5 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""Message definitions for bags: those of ROS 2 Jazzy and those of the drivers that are commanded."""
+"""Message definitions for bags: ROS 2 Jazzy and the drivers that are commanded."""
 
 from __future__ import annotations
 
