@@ -4,19 +4,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hbvla_ros.control.alignment import reference_stamp
+from hbvla_ros.control.aligner import Aligned
 from hbvla_ros.control.profile import CameraProfile, RobotProfile
 from hbvla_ros.data import ActionChunk, Observation
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.nodes.conversions import decode_image
-from hbvla_ros.nodes.frames import Frame
 
 # A step is often a rounded fraction, such as 0.033 for 30 Hz.
 _RATE_TOLERANCE = 0.02
@@ -38,6 +36,15 @@ class PolicyLike(Protocol):
 
     def warmup(self) -> Any:
         """Run once, so that the first real inference is not the slow one."""
+
+
+class UndecodableImage(HbvlaError):
+    """An image cannot be decoded; ``camera`` is whose."""
+
+    def __init__(self, camera: str, error: HbvlaError) -> None:
+        """Name the camera in front of what is wrong."""
+        super().__init__(f'camera {camera}: {error}')
+        self.camera = camera
 
 
 PolicyFactory = Callable[[Mapping[str, Any]], PolicyLike]
@@ -105,16 +112,17 @@ def check_policy(policy: PolicyLike, profile: RobotProfile) -> list[CameraProfil
 
 @dataclass(frozen=True)
 class Request:
-    """What one inference is made from; images are still undecoded."""
+    """What one inference is made from.
 
-    frames: Mapping[str, Frame]
-    pose: NDArray[np.float64]
+    Attributes:
+        aligned: images, still undecoded, and the pose that belongs to them.
+        cameras: the profile's cameras of these images.
+        instruction: task in words.
+    """
+
+    aligned: Aligned
+    cameras: Sequence[CameraProfile]
     instruction: str
-
-    @property
-    def stamp(self) -> float:
-        """Time of the reference image in s."""
-        return reference_stamp(frame.stamp for frame in self.frames.values())
 
 
 @dataclass(frozen=True)
@@ -130,22 +138,24 @@ def infer(policy: PolicyLike, profile: RobotProfile, request: Request) -> Outcom
     """Decode the frames and ask the policy.
 
     Raises:
-        HbvlaError: an image cannot be decoded, naming its camera, or the policy refuses.
+        UndecodableImage: an image cannot be decoded.
+        HbvlaError: the policy refuses, or its chunk has the wrong shape.
     """
     started = time.perf_counter()
     images = {}
-    for name, frame in request.frames.items():
+    for camera in request.cameras:
+        message = request.aligned.frames[camera.name].payload
         try:
-            images[name] = decode_image(frame.message)
+            images[camera.name] = decode_image(message, camera.encoding)
         except HbvlaError as error:
-            raise HbvlaError(f'camera {name}: {error}') from error
+            raise UndecodableImage(camera.name, error) from error
     decoded = time.perf_counter()
     observation = Observation(
         images=images,
         # Policies see the grippers as ratios, whatever unit their own actions have.
-        proprioception=np.asarray(request.pose, dtype=np.float64),
+        proprioception=np.asarray(request.aligned.pose, dtype=np.float64),
         instruction=request.instruction,
-        stamp=request.stamp,
+        stamp=request.aligned.stamp,
     )
     chunk = policy.act(observation)
     width = len(profile.action_names)

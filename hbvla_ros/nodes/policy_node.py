@@ -18,7 +18,6 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory
 
-from hbvla_ros.control.alignment import reference_stamp
 from hbvla_ros.control.latency import LatencyTracker
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.control.schedule import InferenceSchedule
@@ -89,7 +88,7 @@ class PolicyNode(ManagedNode):
         self._problem, self._problem_since = '', 0.0
         self._schedule = InferenceSchedule(values['replan_fraction'], values['inference_period'])
         self._joints = JointReader(self, self.profile)
-        self._frames = FrameReader(self, cameras, self.profile.safety, self._poll)
+        self._frames = FrameReader(self, self.profile, cameras, self._joints, self._poll)
         self._reporter = diagnostics.Reporter(self, self.profile.robot)
         self._build_entities()
 
@@ -174,30 +173,22 @@ class PolicyNode(ManagedNode):
         now = self.now()
         if not self._schedule.is_due(now):
             return
-        request, problem = self._request(now)
+        request, problem = self._request()
         if problem and not self._problem:
             self._problem_since = time.monotonic()
         self._problem = problem
         if request is None:
             return
-        self._schedule.start(now, request.stamp)
+        self._schedule.start(now, request.aligned.stamp)
         policy, sequence = self._policy, self._sequence
         self._job = self._worker.submit(lambda: self._act(policy, request, sequence))
 
-    def _request(self, now: float) -> tuple[Request | None, str]:
+    def _request(self) -> tuple[Request | None, str]:
         """What to infer from, or why there is nothing."""
-        if self._joints.age() > self.profile.safety.joint_state_timeout:
-            return None, f'no joint states for {self._joints.age():.2f} s'
-        frames, problem = self._frames.observation(now)
-        if problem:
+        aligned, problem = self._frames.observation(self._schedule.is_new)
+        if aligned is None:
             return None, problem
-        reference = reference_stamp(frame.stamp for frame in frames.values())
-        if not self._schedule.is_new(reference):
-            return None, ''
-        pose, problem = self._joints.at(reference)
-        if pose is None:
-            return None, problem
-        return Request(frames, pose, self._instruction), ''
+        return Request(aligned, self._frames.cameras, self._instruction), ''
 
     def _act(self, policy: PolicyLike, request: Request, sequence: int) -> Outcome:
         """On the worker thread: infer, and publish at once unless the world has moved on."""
@@ -254,7 +245,7 @@ class PolicyNode(ManagedNode):
             'joint state age': self._joints.age(),
             'joint state rate': self._joints.rate.read(),
         }
-        for name, age in self._frames.ages(now).items():
+        for name, age in self._frames.streams.ages(now).items():
             values[f'{name} age'] = age
             values[f'{name} rate'] = self._frames.rates[name].read()
         self._reporter.publish(level, text, values, now)

@@ -3,30 +3,22 @@
 
 One state for all that reads bags: calibration looks for every moment that makes an observation,
 a replay for those at which the policy node would have started an inference. Stamps, ages and
-poses go by :mod:`hbvla_ros.control.alignment`, as they do in the nodes.
+poses go by :mod:`hbvla_ros.control.aligner`, as they do in the nodes.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hbvla_ros.control.alignment import (
-    add_sample,
-    frames_problem,
-    observed_pose,
-    pose_at,
-    pose_history,
-    pose_tolerance,
-    reference_stamp,
-    sample_age,
-)
+from hbvla_ros.control.aligner import Aligner
+from hbvla_ros.control.arm_streams import ArmStreams
 from hbvla_ros.control.profile import CameraProfile, RobotProfile
+from hbvla_ros.control.streams import StreamCounters
 from hbvla_ros.errors import HbvlaError
 
 Vector = NDArray[np.float64]
@@ -51,13 +43,6 @@ class Aligned:
     stamps: dict[str, float]
 
 
-class _Sample(NamedTuple):
-    stamp: float
-    received: float
-    node_time: float
-    pose: Vector
-
-
 class Ingest:
     """Takes messages one after the other; times are in s.
 
@@ -80,22 +65,32 @@ class Ingest:
             simulated: time is what :meth:`simulate` was told last.
             instruction: in force until a message tells another; empty for none.
         """
-        self._profile, self._simulated = profile, simulated
-        self._stamps: dict[str, float | None] = {camera.name: None for camera in cameras}
-        self._images: dict[str, Any] = {}
-        kept = pose_history(profile)
-        self._samples: list[deque[_Sample]] = [deque(maxlen=kept) for _ in profile.arms]
-        self._topics = [arm.state_topic for arm in profile.arms]
-        self._tolerance = pose_tolerance(profile)
+        self._simulated = simulated
+        self._arms = ArmStreams(profile)
+        self._aligner = Aligner(profile, cameras, self._arms)
         self._simulated_time = 0.0
         self.instruction = instruction.strip()
-        self.refused = 0
         self._refusal = ''
 
     @property
     def refusal(self) -> str:
         """What was wrong with the last refused joint states, while an arm is still unheard."""
-        return '' if all(self._samples) else self._refusal
+        return '' if self._arms.are_heard else self._refusal
+
+    @property
+    def refused(self) -> int:
+        """How many joint states were refused."""
+        return sum(counters.undecodable for counters in self._arms.counters.values())
+
+    @property
+    def counters(self) -> dict[str, StreamCounters]:
+        """What became of the messages of every camera and arm, by its name."""
+        return {**self._aligner.cameras.counters, **self._arms.counters}
+
+    @property
+    def frozen(self) -> dict[str, float]:
+        """Cameras that count as frozen, with the seconds their picture has been the same."""
+        return self._aligner.cameras.frozen
 
     def now(self, clock: float) -> float:
         """Time in s on the clock that stamps and commands go by."""
@@ -114,35 +109,25 @@ class Ingest:
         """Take joint states that hold the joints of some arms."""
         stamp = seconds(message.header.stamp)
         for arm in arms:
-            profile = self._profile.arms[arm]
             try:
-                pose = observed_pose(profile, message)
+                self._arms.add(arm, message, stamp, received, self.now(clock))
             except HbvlaError as error:
-                self.refused += 1
                 self._refusal = str(error)
-                continue
-            # Without a stamp it stays without one, so that it is seen to have none.
-            measured = stamp - profile.state_latency if stamp else 0.0
-            sample = _Sample(measured, received, self.now(clock), pose)
-            add_sample(self._samples[arm], sample)
 
-    def image(self, camera: CameraProfile, stamp: float, image: Any) -> None:
-        """Take an image of a header stamp in s; ``image`` is what stands for it later."""
-        self._stamps[camera.name] = stamp - camera.latency
-        self._images[camera.name] = image
+    def image(self, camera: CameraProfile, stamp: float, data: Any, image: Any) -> None:
+        """Take an image of a header stamp in s.
+
+        ``data`` are its undecoded bytes, ``image`` is what stands for it later.
+        """
+        self._aligner.image(camera, stamp, data, image)
 
     def newest(self) -> Vector | None:
         """The newest pose (A,), None while an arm has not been heard."""
-        if not all(self._samples):
-            return None
-        return np.concatenate([samples[-1].pose for samples in self._samples])
+        return self._arms.newest()
 
     def joint_age(self, received: float, clock: float) -> float:
         """Age in s of the arm heard longest ago, infinite before the first."""
-        if not all(self._samples):
-            return float('inf')
-        now = self.now(clock)
-        return max(sample_age(s[-1], received, now, self._simulated) for s in self._samples)
+        return self._arms.age(received, self.now(clock), self._simulated)
 
     def align(
         self, received: float, clock: float, is_new: Callable[[float], bool]
@@ -160,23 +145,14 @@ class Ingest:
         """
         if not self.instruction:
             return None, 'no instruction'
-        for topic, samples in zip(self._topics, self._samples, strict=True):
-            if not samples:
-                return None, f'no joint states from {topic}'
-        age = self.joint_age(received, clock)
-        if age > self._profile.safety.joint_state_timeout:
-            return None, f'no joint states for {age:.2f} s'
-        problem = frames_problem(self._stamps, self.now(clock), self._profile.safety)
-        if problem:
+        found, problem = self._aligner.observation(
+            received, self.now(clock), self._simulated, is_new
+        )
+        if found is None:
             return None, problem
-        stamps = {name: stamp for name, stamp in self._stamps.items() if stamp is not None}
-        reference = reference_stamp(stamps.values())
-        if not is_new(reference):
-            return None, ''
-        pose, problem = pose_at(self._topics, self._samples, reference, self._tolerance)
-        if pose is None:
-            return None, problem
-        return Aligned(reference, pose, self.instruction, dict(self._images), stamps), ''
+        images = {name: frame.payload for name, frame in found.frames.items()}
+        stamps = {name: frame.stamp for name, frame in found.frames.items()}
+        return Aligned(found.stamp, found.pose, self.instruction, images, stamps), ''
 
 
 def seconds(stamp: Any) -> float:

@@ -83,9 +83,10 @@ class MomentFinder:
         self._ingest.joints(arms, message, recorded, recorded)
         self._look(recorded)
 
-    def image(self, camera: CameraProfile, stamp: float, place: Place, recorded: float) -> None:
-        """Take an image of a header stamp in s, recorded at a time in s."""
-        self._ingest.image(camera, stamp, place)
+    def image(self, camera: CameraProfile, message: Any, place: Place, recorded: float) -> None:
+        """Take an image message, recorded at a time in s; it lies at ``place`` in the bag."""
+        stamp = seconds(message.header.stamp)
+        self._ingest.image(camera, stamp, message.data, place)
         self._look(recorded)
 
     def _look(self, recorded: float) -> None:
