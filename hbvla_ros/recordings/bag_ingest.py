@@ -9,38 +9,18 @@ poses go by :mod:`hbvla_ros.control.aligner`, as they do in the nodes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hbvla_ros.control.aligner import Aligner
+from hbvla_ros.control.aligner import Aligned, Aligner
 from hbvla_ros.control.arm_streams import ArmStreams
 from hbvla_ros.control.profile import CameraProfile, RobotProfile
 from hbvla_ros.control.streams import StreamCounters
 from hbvla_ros.errors import HbvlaError
 
 Vector = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """One observation's parts, images as they were given.
-
-    Attributes:
-        stamp: time of the reference image in s.
-        pose: float64 (A,) at that time, joints in rad and grippers as ratios.
-        instruction: task in words.
-        images: camera to whatever stands for its newest image.
-        stamps: camera to that image's time of exposure in s.
-    """
-
-    stamp: float
-    pose: Vector
-    instruction: str
-    images: dict[str, Any]
-    stamps: dict[str, float]
 
 
 class Ingest:
@@ -140,19 +120,12 @@ class Ingest:
             is_new: whether images of a reference time show more than was seen before.
 
         Returns:
-            The parts and an empty text; or None and what is wrong, which is nothing where there
-            is only nothing new.
+            The parts, their frames holding what :meth:`image` was given, and an empty text; or
+            None and what is wrong, which is nothing where there is only nothing new.
         """
         if not self.instruction:
             return None, 'no instruction'
-        found, problem = self._aligner.observation(
-            received, self.now(clock), self._simulated, is_new
-        )
-        if found is None:
-            return None, problem
-        images = {name: frame.payload for name, frame in found.frames.items()}
-        stamps = {name: frame.stamp for name, frame in found.frames.items()}
-        return Aligned(found.stamp, found.pose, self.instruction, images, stamps), ''
+        return self._aligner.observation(received, self.now(clock), self._simulated, is_new)
 
 
 def seconds(stamp: Any) -> float:

@@ -98,4 +98,5 @@ class MomentFinder:
             self._problem = problem
         if found is not None:
             self._schedule.start(now, found.stamp)
-            self.moments.append(Moment(found.stamp, found.pose, found.instruction, found.images))
+            places = {name: frame.payload for name, frame in found.frames.items()}
+            self.moments.append(Moment(found.stamp, found.pose, self._ingest.instruction, places))

@@ -15,9 +15,9 @@ import pytest
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header, String
 
+from hbvla_ros.control import inference
 from hbvla_ros.data import ActionChunk
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.nodes import inference
 from hbvla_ros.nodes.conversions import to_seconds
 from hbvla_ros.nodes.inference import check_policy
 from hbvla_ros.nodes.policy_node import PolicyNode
