@@ -81,6 +81,7 @@ setup(
             'hbvla = hbvla_ros.cli.main:main',
             'policy_node = hbvla_ros.nodes.policy_node:main',
             'arm_node = hbvla_ros.nodes.arm_node:main',
+            'guard_node = hbvla_ros.nodes.guard_node:main',
             'quantize_node = hbvla_ros.nodes.quantize_node:main',
             'sim_robot_node = hbvla_ros.nodes.sim_robot_node:main',
         ],
