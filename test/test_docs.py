@@ -172,9 +172,6 @@ def test_profile_keys():
 
     shipped = sorted((ROOT / 'config' / 'robots').glob('*.yaml'))
     content = [yaml.safe_load(path.read_text(encoding='utf-8')) for path in shipped]
-    # What only some robots have.
-    optional = {'stop_services[].name', 'stop_services[].type', 'arms[].group'}
-    optional |= {f'arms[].gripper.{key}' for key in ('command_topic', 'command_name', 'hysteresis')}
     described, last = set(), ''
     for word in names(section(page('docs/robots.md'), 'The robot profile')):
         # A word that begins with a dot takes the place of the last part of the one before.
@@ -183,7 +180,7 @@ def test_profile_keys():
         described |= {last.replace('*', kind) for kind in kinds}
     described -= {'arms[]', 'cameras[]', 'stop_services[]', *ADAPTERS, *GRIPPER_ADAPTERS}
     found = {path for profile in content for path in paths(profile)}
-    assert described - optional == found - optional
+    assert described == found
     assert {f'safety.{field.name}' for field in dataclasses.fields(SafetyProfile)} <= described
 
 
