@@ -3,53 +3,25 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from hbvla_ros.control.alignment import measured_at, observed_pose
 from hbvla_ros.control.profile import ArmProfile, RobotProfile
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.recordings.bag_file import Topic
 from hbvla_ros.recordings.bag_ingest import seconds
 from hbvla_ros.recordings.bag_topics import BagTopics, full_name
+from hbvla_ros.recordings.pose_tracks import PoseTracks, Track
 
 Vector = NDArray[np.float64]
 # Due times and the rows (K, n) of driver's numbers due then; None is when the message arrived.
 _Rows = tuple[Sequence[float | None], Vector]
-
-# Commands farther apart in time than this, s, say nothing about the time between them.
-_LONGEST_GAP = 0.5
-
-
-@dataclass
-class Track:
-    """Some dimensions of the commanded pose over time.
-
-    Attributes:
-        columns: their numbers in the pose.
-        times: when each value was due, s, increasing.
-        values: (n,) each, joints in rad and grippers as ratios.
-    """
-
-    columns: tuple[int, ...]
-    times: list[float] = field(default_factory=list)
-    values: list[Vector] = field(default_factory=list)
-
-    def add(self, times: Sequence[float], values: Vector) -> None:
-        """Take commands; they replace what was due from the first of them on.
-
-        That is what a controller does with a new trajectory, and what is left of the past after
-        a clock was set back.
-        """
-        keep = bisect_left(self.times, times[0])
-        del self.times[keep:], self.values[keep:]
-        self.times.extend(times)
-        self.values.extend(values)
 
 
 @dataclass(frozen=True)
@@ -66,6 +38,9 @@ class _Reader:
 class RecordedCommands:
     """Collects the commands of all arms from the messages of a bag.
 
+    Attributes:
+        poses: what was commanded.
+
     Args:
         path: the bag, for messages.
         there: its topics.
@@ -80,7 +55,7 @@ class RecordedCommands:
         self, path: Path, there: Mapping[str, Topic], found: BagTopics, profile: RobotProfile
     ) -> None:
         """Find the topics. A gripper that is driven by an action leaves none in a bag."""
-        self._path, self._is_gripper = path, profile.is_gripper
+        self._path = path
         self._readers: dict[str, _Reader] = {}
         first = 0
         for arm in profile.arms:
@@ -90,6 +65,8 @@ class RecordedCommands:
                 name = full_name(found.namespace, topic)
                 _check(path, there, name, arm, reader.type)
                 self._readers[name] = reader
+        tracks = [reader.track for reader in self._readers.values()]
+        self.poses = PoseTracks(tracks, profile.is_gripper)
 
     @property
     def topics(self) -> list[str]:
@@ -113,30 +90,39 @@ class RecordedCommands:
             rows = np.column_stack([rows[:, :-1], reader.arm.command.to_ratio(rows[:, -1])])
         reader.track.add([now if time is None else time for time in due], rows)
 
-    def at(self, times: ArrayLike) -> Vector:
-        """Commanded poses (T, A) at times in s; NaN where none was in force.
 
-        Between two commands joints are interpolated; a gripper has the last one's.
-        """
-        times = np.asarray(times, dtype=np.float64)
-        poses = np.full((len(times), len(self._is_gripper)), np.nan)
-        for reader in self._readers.values():
-            track = reader.track
-            if not track.times:
+class RecordedStates:
+    """Collects the measured poses instead, for bags without commands.
+
+    Attributes:
+        poses: what was measured.
+    """
+
+    def __init__(self, found: BagTopics, profile: RobotProfile) -> None:
+        """Name the topics, and the robot whose they are."""
+        self._found, self._arms = found, profile.arms
+        ends = np.cumsum([len(arm.names) for arm in profile.arms])
+        self._tracks = [
+            Track(tuple(range(end - len(arm.names), end)))
+            for arm, end in zip(profile.arms, ends, strict=True)
+        ]
+        self.poses = PoseTracks(self._tracks, profile.is_gripper)
+
+    @property
+    def topics(self) -> list[str]:
+        """Their names in the bag."""
+        return list(self._found.arms)
+
+    def add(self, topic: str, content: Any, now: float) -> None:
+        """Take joint states, at the time they were measured; what is refused live is left out."""
+        for index in self._found.arms[topic]:
+            arm = self._arms[index]
+            try:
+                pose = observed_pose(arm, content)
+            except HbvlaError:
                 continue
-            known, values = np.array(track.times), np.array(track.values)
-            before = np.searchsorted(known, times, side='right') - 1
-            after = np.minimum(before + 1, len(known) - 1)
-            # The last command is in force for a while as well.
-            elapsed = np.where(after > before, known[after], times) - known[before]
-            valid = (before >= 0) & (elapsed <= _LONGEST_GAP)
-            for index, column in enumerate(track.columns):
-                joint = values[:, index]
-                held = joint[np.maximum(before, 0)]
-                between = np.interp(times, known, joint)
-                chosen = held if self._is_gripper[column] else between
-                poses[:, column] = np.where(valid, chosen, np.nan)
-        return poses
+            time = measured_at(seconds(content.header.stamp), arm.state_latency)
+            self._tracks[index].add([time], pose[None])
 
 
 def _readers(arm: ArmProfile, columns: tuple[int, ...]) -> list[tuple[str, _Reader]]:
