@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from hbvla_ros.control.profile import GripperMap, RobotProfile
+from hbvla_ros.control.safety import SafetyStage, SafetyState
 from hbvla_ros.resources import share_path
 
 PI = np.pi
@@ -284,6 +285,21 @@ def test_times_keep_the_bounds_of_the_safety_page(profile):
     assert safety.start_mismatch <= 0.15 and safety.lag_stop < 0.5
     # Cameras that are not triggered together: two frames may be up to a period apart.
     assert all(1.0 / camera.rate < safety.image_skew for camera in profile.cameras)
+
+
+def test_arms_come_to_rest_soon_and_the_safety_stage_takes_the_limits(profile):
+    joints = ~profile.is_gripper
+    velocity, acceleration, jerk = (
+        vector[joints] for vector in (profile.velocity, profile.acceleration, profile.jerk)
+    )
+    assert (velocity / acceleration + acceleration / jerk < 0.4).all()
+    stage = SafetyStage.of(profile)
+    start, state, now = profile.start_pose, SafetyState(), 10.0
+    for _ in range(3):
+        command, state = stage.command(state, None, start, now)
+        now += stage.period
+    # Held where it is, but for joints that stand inside the margin of a limit.
+    np.testing.assert_allclose(command, start, atol=profile.safety.position_margin + 1e-9)
 
 
 def test_the_start_of_the_cobot_magic_is_the_vendors_ramp():
