@@ -17,10 +17,9 @@ from hbvla_ros.cli.doctor_torch import probe_torch
 from hbvla_ros.cli.info import readable
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from hbvla_ros.packed.manifest import LayerEntry
     from hbvla_ros.vla.config import NetworkConfig
+    from hbvla_ros.vla.network import OpenVLANetwork
     from hbvla_ros.vla.platform import Platform
 
 _WHY = 'a policy that does not fit is not loaded, or is killed when it first computes'
@@ -113,7 +112,7 @@ def _deployed(folder: Path) -> tuple[NetworkConfig, Mapping[str, LayerEntry]]:
 
 
 def _weights(
-    network: nn.Module, layers: Mapping[str, LayerEntry], residency: str, item: int
+    network: OpenVLANetwork, layers: Mapping[str, LayerEntry], residency: str, item: int
 ) -> int:
     """Bytes of all parameters; packed layers count as they are stored."""
     total = 0
