@@ -92,6 +92,11 @@ class Event:
     at: float
     reply: Reply
 
+    def describe(self) -> str:
+        """In a few words, for a report."""
+        what = 'lost' if self.reply.lost else f'{self.reply.seconds:g} s'
+        return f'{what} at {self.at:g} s'
+
 
 class LatencyTrace:
     """A source with events on top.

@@ -73,6 +73,7 @@ class Replayed:
         ticks: turns of the control loop.
         counters: what became of each stream's messages.
         clock_jumps: how often the time of the commands went back.
+        stop: why the arms were stopped for good, empty if they were not.
         messages: how many there were.
         last: s from the first to the last message.
         hold_after: s from the last message to the hold that stayed, None if there was none.
@@ -82,6 +83,7 @@ class Replayed:
     ticks: list[Tick]
     counters: dict[str, StreamCounters]
     clock_jumps: int
+    stop: str
     messages: int
     last: float
     hold_after: float | None
@@ -147,6 +149,7 @@ class Replay:
             self._arms.ticks,
             self._ingest.counters,
             self._arms.clock_jumps,
+            self._arms.stop,
             count,
             last,
             self._hold_after(last),

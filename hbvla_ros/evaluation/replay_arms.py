@@ -74,6 +74,11 @@ class ArmSide:
         return self._clock.clock_jumps
 
     @property
+    def stop(self) -> str:
+        """Why the arms were stopped for good, empty if they were not."""
+        return self._state.stop
+
+    @property
     def stage(self) -> SafetyStage:
         """The limits that the commands were kept to."""
         return self._stage
@@ -84,6 +89,8 @@ class ArmSide:
 
     def offer(self, chunk: ActionChunk, instant: Instant) -> str:
         """A chunk of poses arrives; why it is refused, empty if it is not."""
+        if self._state.stop:
+            return f'while stopped: {self._state.stop}'
         if self._fault:
             return f'while holding: {self._fault}'
         return self._clock.offer(chunk, instant.now).reason
@@ -98,11 +105,16 @@ class ArmSide:
         measured = None if fault else self._pose(newest)
         before = self._state.interventions
         hold = self._stage.hold(self._state, measured)
-        target = None
-        if hold is not None and not fault:
+        target = goal = None
+        if hold is not None and not fault and not self._state.stop:
             target = self._clock.target(instant.now, hold)
-        command, self._state = self._stage.command(self._state, target, measured, instant.now)
+            goal = None if target is None else self._clock.goal(instant.now)
+        command, self._state = self._stage.command(self._state, target, measured, instant.now, goal)
         holding = (fault or self._waiting()) if target is None else ''
+        if self._state.stop:
+            # Until a reset, which nobody gives here.
+            self._clock.flush()
+            holding = f'stopped: {self._state.stop}'
         changed = _changed(before, self._state.interventions)
         self.ticks.append(Tick(instant, command, newest, holding, changed))
 

@@ -93,9 +93,7 @@ class BagRecording:
 
     def digest(self) -> str:
         """SHA-256 over names and bytes of the bag's files."""
-        if self.path.is_file():
-            return digest_of([self.path])
-        return digest_of(sorted(path for path in self.path.iterdir() if path.is_file()))
+        return bag_digest(self.path)
 
     def close(self) -> None:
         """Close the bag; it is opened again when an image is asked for."""
@@ -104,8 +102,27 @@ class BagRecording:
             self._bag = None
 
 
-def load_profile(path: Path, needs: Needs, given: Given) -> RobotProfile:
+def bag_digest(path: Path) -> str:
+    """SHA-256 over names and bytes of a bag's files.
+
+    Raises:
+        HbvlaError: a file cannot be read.
+    """
+    if path.is_file():
+        return digest_of([path])
+    return digest_of(sorted(file for file in path.iterdir() if file.is_file()))
+
+
+def load_profile(
+    path: Path, needs: Needs, given: Given, option: str = '--calibration-profile'
+) -> RobotProfile:
     """The robot profile that names the topics.
+
+    Args:
+        path: the bag, for messages.
+        needs: of the policy.
+        given: may name the profile.
+        option: the command's option for it, for messages.
 
     Raises:
         HbvlaError: there is none for the policy's robot, or it is for another robot.
@@ -117,7 +134,7 @@ def load_profile(path: Path, needs: Needs, given: Given) -> RobotProfile:
             raise
         raise HbvlaError(
             f'{path}: the topics of a bag come from a robot profile and none is shipped for robot '
-            f'{needs.robot!r}; give the path of one (--calibration-profile)'
+            f'{needs.robot!r}; give the path of one ({option})'
         ) from error
     if profile.robot != needs.robot:
         raise HbvlaError(
