@@ -73,7 +73,7 @@ def ways_to_rest(caps: Caps, velocity: Vector, acceleration: Vector) -> Vector:
 
 
 def pursue(
-    caps: Caps, velocity: Vector, acceleration: Vector, gap: Vector, drift: Vector
+    caps: Caps, velocity: Vector, acceleration: Vector, gap: Vector, drift: Vector, fastest: Vector
 ) -> Vector:
     """The next acceleration (A,) on the way to a target that moves evenly.
 
@@ -86,10 +86,13 @@ def pursue(
         acceleration: that of the last command (A,).
         gap: distance (A,) from the last command to the present target.
         drift: the target's velocity (A,).
+        fastest: velocity cap (A,) of this step.
     """
     relative, gap = velocity - drift, gap - drift
-    up = np.minimum(acceleration + caps.jerk, caps.acceleration)
-    down = np.maximum(acceleration - caps.jerk, -caps.acceleration)
+    most = np.minimum(acceleration + caps.jerk, caps.acceleration)
+    least = np.maximum(acceleration - caps.jerk, -caps.acceleration)
+    up = np.clip(fastest - velocity, least, most)
+    down = np.clip(-fastest - velocity, least, most)
     starts = np.concatenate([relative, relative + up, relative + down])
     ways = ways_to_rest(caps, starts, np.concatenate([acceleration, up, down]))
     ends = np.split(ways.sum(axis=0), 3)

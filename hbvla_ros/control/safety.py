@@ -28,9 +28,12 @@ __all__ = ['Interventions', 'SafetyStage', 'SafetyState']
 
 Vector = NDArray[np.float64]
 
-# A tick sooner than this many periods after the last repeats its command, one later than the other
-# finds the arms at rest: nobody has sent them on in the meantime.
+# A tick sooner than this many periods after the last was due repeats its command, one later than
+# the other finds the arms at rest: nobody has sent them on in the meantime.
 _SOONEST, _LATEST = 0.5, 5.0
+# Ticks are due a period apart. Ones that come too late or too soon shift that by the rest beyond
+# these many periods, so that jitter costs no command and no clock makes the arms much faster.
+_LATE, _EARLY = 0.25, 0.4
 # Time that a late tick counts for in what may last only so long, in periods.
 _MAX_PERIODS = 2.0
 # Where limits are (nearly) one point, a measurement may still be this far outside, rad or ratio.
@@ -149,8 +152,8 @@ class SafetyStage:
         """The command (A,) for a target at time ``now`` in s, and the state after it.
 
         Each command is one period of motion after the one before, however late it comes. One that
-        comes sooner than half a period after the last, or from a clock that stood or went back,
-        repeats it. After a gap of more than five periods the motion begins anew, from rest.
+        comes sooner than half a period after the last was due, or from a clock that stood or went
+        back, repeats it. After a gap of more than five periods the motion begins anew, from rest.
 
         Args:
             state: what the previous call returned. With a stop in it targets are not followed.
@@ -167,8 +170,8 @@ class SafetyStage:
         if hold is None:
             return None, state
         if state.command is not None and not now - state.time >= _SOONEST * self.period:
-            # Ticks that come sooner count together; a clock that was set back counts from now on.
-            return state.command, replace(state, time=now if now < state.time else state.time)
+            back = now < state.time - _SOONEST * self.period
+            return state.command, replace(state, time=now) if back else state
         measured, watch = self._believed(measured), self.watch
         state, motion, elapsed = self._start(state, measured, now)
         if target is not None and not state.stop:
@@ -196,24 +199,22 @@ class SafetyStage:
         self, state: SafetyState, measured: Vector | None, now: float
     ) -> tuple[SafetyState, Motion, float]:
         """The motion so far, at rest if there was none or too long ago, and the time since."""
-        rows, time = self.limits.caps.rows, now if np.isfinite(now) else state.time
-        last = state.command
+        rows, last, late = self.limits.caps.rows, state.command, now - state.time
         if last is None:
             # Without a command the hold came from the measured pose: the first step starts there.
             assert measured is not None
-            return replace(state, time=time), Motion.resting(np.array(measured, float), rows), 0.0
-        elapsed = min(now - state.time, _MAX_PERIODS * self.period)
-        if now - state.time > _LATEST * self.period:
+            state = replace(state, time=now if np.isfinite(now) else state.time)
+            return state, Motion.resting(np.array(measured, float), rows), 0.0
+        if late > _LATEST * self.period:
             state = replace(state, velocity=None, acceleration=None, path=None, target=None)
-        state = replace(state, time=time)
+        due = state.time + self.period
+        soonest, latest = now - _LATE * self.period, now + _EARLY * self.period
+        state = replace(state, time=min(max(due, soonest), latest))
+        elapsed = min(late, _MAX_PERIODS * self.period)
         if state.velocity is None or state.acceleration is None or state.path is None:
             return state, Motion.resting(last, rows), elapsed
-        velocity = state.velocity * self.period
-        return (
-            state,
-            Motion(last, velocity, state.acceleration * self.period**2, state.path),
-            elapsed,
-        )
+        velocity, change = state.velocity * self.period, state.acceleration * self.period**2
+        return state, Motion(last, velocity, change, state.path), elapsed
 
     def _follow(
         self,

@@ -100,8 +100,9 @@ def step(limits: Limits, motion: Motion, wanted: Wanted) -> tuple[Motion, Change
     sudden |= ~(wanted.tracked | stays)
     exact = ~(fast | hard | sudden)
     if not exact.all():
-        gap, drift = velocity, wanted.drift
-        way = pursue(caps, motion.velocity, motion.acceleration, gap, drift)
+        way = pursue(
+            caps, motion.velocity, motion.acceleration, velocity, wanted.drift, wanted.velocity
+        )
         acceleration = np.where(exact, acceleration, way)
         velocity = np.where(exact, velocity, motion.velocity + way)
     first = np.where(exact, wanted.target, last + velocity)

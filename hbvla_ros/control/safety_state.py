@@ -51,7 +51,7 @@ class SafetyState:
 
     Attributes:
         command: the last command (A,), None before the first.
-        time: its time in s.
+        time: when it was due, in s; half a period around when it was given.
         held: the pose (A,) that is being held, None while a target is followed.
         interventions: counters.
         velocity: the last command's velocity (A,) in 1/s, None is at rest.
