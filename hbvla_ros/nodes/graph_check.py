@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
+from importlib import import_module
 
 import rclpy
 from rclpy.context import Context
@@ -61,7 +62,7 @@ def check(profile: RobotProfile, namespace: str, seconds: float) -> list[Finding
 
 def findings(view: GraphView) -> list[Finding]:
     """One finding for each topic that is in order and for each problem; writers last."""
-    found = [_nodes(view)]
+    found = [_nodes(view), *_absent_messages(view)]
     for expected in view.expected:
         problems = list(_problems(view, expected))
         present = view.others(expected)
@@ -84,6 +85,24 @@ def _nodes(view: GraphView) -> Finding:
         else 'start the drivers; use the same ROS_DOMAIN_ID, RMW_IMPLEMENTATION and '
         'ROS_AUTOMATIC_DISCOVERY_RANGE everywhere',
     )
+
+
+def _absent_messages(view: GraphView) -> Iterator[Finding]:
+    """Types of the profile that are not installed here; without them arm_node does not start."""
+    for kind in sorted({expected.type for expected in view.expected}):
+        package, folder, name = kind.split('/')
+        try:
+            # An action's feedback is generated with the action.
+            getattr(import_module(f'{package}.{folder}'), name.partition('_')[0])
+        except (ImportError, AttributeError) as error:
+            yield _finding(
+                f'messages {package}',
+                'fault',
+                f'{kind} cannot be imported: {error}',
+                'the adapter that the profile asks for needs it',
+                f'install ros-$ROS_DISTRO-{package.replace("_", "-")}, or build {package} in the '
+                'workspace and source it; or another adapter in the profile',
+            )
 
 
 def _problems(view: GraphView, expected: Expectation) -> Iterator[Finding]:

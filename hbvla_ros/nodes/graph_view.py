@@ -19,9 +19,8 @@ from hbvla_ros.control.profile import ArmProfile, RobotProfile
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.nodes.graph_arrivals import Arrivals
 from hbvla_ros.nodes.graph_expectations import Expectation, expectations
+from hbvla_ros.nodes.writers import WRITERS
 
-# The only nodes of ours that write commands; each may do so once. The guard listens to them, too.
-WRITERS = ('arm_node', 'guard_node')
 # Participants that miss our first announcements make themselves known every 3 s.
 _DISCOVERY, _QUIET = 6.0, 1.0
 _IMAGES = {'sensor_msgs/msg/CompressedImage': CompressedImage, 'sensor_msgs/msg/Image': Image}
@@ -108,6 +107,7 @@ class GraphView:
         if not expected.commanded:
             return [end for end in self.node.get_publishers_info_by_topic(topic)]
         found = self.node.get_subscriptions_info_by_topic(topic)
+        # The guard listens to what is commanded; it is no driver.
         return [end for end in found if end.node_name not in WRITERS]
 
     def writers(self, expected: Expectation) -> list[str]:
