@@ -32,8 +32,9 @@ _START, _SIMULATED_START = 1_700_000_000.0, 1.0
 _LAG = 0.04
 # Delays from stamp to receipt, s: least and spread.
 _CAMERA_DELAY, _JOINT_DELAY = (0.008, 0.008), (0.0005, 0.001)
-# Share of a joint's range to its nearer limit, and of its speed limit, that the motion uses.
-_REACH, _SPEED = 0.5, 0.4
+# Share of a joint's range and of its speed limit that the motion uses, and its widest swing to one
+# side, rad, of grippers as a ratio.
+_REACH, _SPEED, _WIDEST, _GRIPPER_REACH = 0.5, 0.4, 0.4, 0.45
 _CLOCK_PERIOD = 0.01
 _SQUARES = 4
 
@@ -164,15 +165,15 @@ class Motion:
         """Draw frequencies and phases, and make each swing as wide as the limits allow."""
         random = np.random.default_rng(seed)
         width = len(profile.action_names)
-        self._frequency = random.uniform(0.25, 0.75, width)  # Hz
+        angular = 2.0 * np.pi * random.uniform(0.25, 0.75, width)  # of 0.25 to 0.75 Hz
         self._phase = random.uniform(0.0, 2.0 * np.pi, width)
-        angular = 2.0 * np.pi * self._frequency
-        room = np.minimum(profile.upper - profile.start_pose, profile.start_pose - profile.lower)
-        reach = np.minimum(_REACH * room, _SPEED * profile.velocity / angular)
-        gripper = profile.is_gripper
-        self._middle = np.where(gripper, 0.5, profile.start_pose)
-        fastest = np.minimum(0.45, _SPEED * profile.velocity / angular)
-        self._reach = np.where(gripper, fastest, np.minimum(reach, 0.4))
+        fastest = _SPEED * profile.velocity / angular
+        room = np.minimum(_REACH * (profile.upper - profile.lower) / 2, _WIDEST)
+        self._reach = np.minimum(np.where(profile.is_gripper, _GRIPPER_REACH, room), fastest)
+        # A robot that rests at a limit swings beside it.
+        lower, upper = profile.lower + self._reach, profile.upper - self._reach
+        middle = np.clip(profile.start_pose, lower, upper)
+        self._middle = np.where(profile.is_gripper, 0.5, middle)
         self._angular = angular
 
     def at(self, elapsed: float) -> Vector:
