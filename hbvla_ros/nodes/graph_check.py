@@ -70,6 +70,7 @@ def findings(view: GraphView) -> list[Finding]:
             found += problems
         elif present:
             found.append(_in_order(view, expected, present))
+    found += _stop_services(view)
     return found + [_writers(view, each) for each in view.expected if each.commanded]
 
 
@@ -204,6 +205,29 @@ def _in_order(view: GraphView, expected: Expectation, present: list[TopicEndpoin
     way = 'to' if expected.commanded else 'from'
     found = f'{expected.what}: {expected.type} {way} {_list({node_of(e) for e in present})}{rate}'
     return _finding(f'topic {view.full(expected.topic)}', 'ok', found, _WHY[expected.commanded])
+
+
+def _stop_services(view: GraphView) -> Iterator[Finding]:
+    """The drivers' own stops: a service that is not there is noticed when it is needed."""
+    served = view.services()
+    for stop in view.stop_services:
+        name, wanted = view.full(stop.name), stop.type.replace('/', '/srv/')
+        report = partial(_finding, f'service {name}', why='guard_node calls it when it stops')
+        kinds = served.get(name, [])
+        if wanted in kinds:
+            yield report('ok', found=f'driver stop: {wanted}')
+        elif kinds:
+            yield report(
+                'fault',
+                found=f'driver stop: {_list(kinds)}, wrong type, expected {wanted}',
+                fix='name its type in stop_services of the profile',
+            )
+        else:
+            yield report(
+                'fault',
+                found=f'driver stop: missing, nobody serves it ({wanted})',
+                fix='start the driver, or correct stop_services in the profile',
+            )
 
 
 def _writers(view: GraphView, expected: Expectation) -> Finding:

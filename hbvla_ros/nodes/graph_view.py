@@ -36,13 +36,14 @@ class GraphView:
 
     Attributes:
         expected: the topics of the profile.
+        stop_services: the drivers' own stops, which the guard calls.
         arrivals: by topic as the profile has it, where rates are measured.
         joint_problems: what is wrong with joint states, by topic as the profile has it.
     """
 
     def __init__(self, profile: RobotProfile, namespace: str, context: Context) -> None:
         """Make the node and its subscriptions."""
-        self.expected = expectations(profile)
+        self.expected, self.stop_services = expectations(profile), profile.stop_services
         self.arrivals: dict[str, Arrivals] = {}
         self.joint_problems: dict[str, str] = {}
         self.node = Node(
@@ -132,6 +133,10 @@ class GraphView:
         named = {self.full(expected.topic) for expected in self.expected}
         present = self.node.get_topic_names_and_types()
         return [name for name, types in present if kind in types and name not in named]
+
+    def services(self) -> dict[str, list[str]]:
+        """Types of all services that are served, by name."""
+        return dict(self.node.get_service_names_and_types())
 
     def is_simulated(self) -> bool:
         """Whether somebody publishes simulated time."""
