@@ -104,6 +104,14 @@ def _add_time(parser: argparse.ArgumentParser) -> None:
         '--inference-period', type=float, default=0.0, metavar='SECONDS',
         help='start one every so many s instead; 0 goes by the share (default)',
     )  # fmt: skip
+    group.add_argument(
+        '--inference-deadline', type=float, default=5.0, metavar='SECONDS',
+        help='a chunk that takes longer is dropped (default: %(default)s)',
+    )  # fmt: skip
+    group.add_argument(
+        '--hold-on-loss', action='store_true',
+        help='hold as soon as a camera or an arm is lost instead of when the present chunk ends',
+    )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
@@ -136,7 +144,11 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if not options.bag.exists():
         raise HbvlaError(f'{options.bag}: no such bag')
-    for name, low, high in (('replan_fraction', 0.0, 1.0), ('inference_period', 0.0, 10.0)):
+    for name, low, high in (
+        ('replan_fraction', 0.0, 1.0),
+        ('inference_period', 0.0, 10.0),
+        ('inference_deadline', 0.05, 600.0),
+    ):
         value = getattr(options, name)
         if not low <= value <= high:
             raise HbvlaError(f'--{name.replace("_", "-")} {value:g}: must be {low:g} to {high:g}')
@@ -161,10 +173,11 @@ def _request(options: argparse.Namespace) -> ReplayRequest:
         [*map(parse_spike, options.spike), *map(parse_missing, options.missing)],
         [parse_degradation(text) for text in options.degrade],
         ReplaySettings(
-            options.replan_fraction, options.inference_period, options.instruction, options.arms
+            options.replan_fraction, options.inference_period, options.inference_deadline,
+            options.hold_on_loss, options.instruction, options.arms,
         ),
         options.against,
-    )
+    )  # fmt: skip
 
 
 def _load(options: argparse.Namespace) -> Policy:

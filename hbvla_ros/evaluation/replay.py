@@ -49,17 +49,22 @@ class Recorded(Protocol):
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """How a bag is replayed.
+    """How a bag is replayed; what policy_node has as parameters has their names and defaults.
 
     Attributes:
         replan_fraction: share of a chunk's time after which the next inference is due.
         inference_period: s between two inferences instead; 0 goes by the fraction.
+        inference_deadline: s after which a chunk is dropped.
+        hold_on_loss: whether the arms hold as soon as a camera or an arm is lost, instead of when
+            the present chunk ends.
         instruction: task in words until the bag tells another.
         arms: whether the arms are taken to ``follow`` or to be where they were ``recorded``.
     """
 
     replan_fraction: float = 0.5
     inference_period: float = 0.0
+    inference_deadline: float = 5.0
+    hold_on_loss: bool = False
     instruction: str = ''
     arms: str = FOLLOWING
 
@@ -120,8 +125,8 @@ class Replay:
         schedule = InferenceSchedule(settings.replan_fraction, settings.inference_period)
         self._arms = ArmSide(profile, self._ingest, settings.arms, lambda: self._policy.waiting())
         self._policy = PolicySide(
-            policy, profile, cameras, self._ingest, schedule, trace, decode_image,
-            self._arms.offer,
+            policy, profile, cameras, self._ingest, schedule, trace, decode_image, self._arms,
+            settings.inference_deadline, settings.hold_on_loss,
         )  # fmt: skip
         self._period = round(NANO / profile.control_rate)
         # The clock that ticks and replies go by, ns: that of receipt, or ``/clock``.
@@ -173,8 +178,7 @@ class Replay:
             arms = self._topics.arms[topic]
             self._ingest.joints(arms, content, instant.received, instant.clock)
         elif topic in self._topics.instructions and self._ingest.instruct(content.data):
-            self._policy.flush()
-            self._arms.flush()
+            self._policy.flush('another instruction')
         if self._recorded is not None and topic in self._recorded.topics:
             self._recorded.add(topic, content, instant.now)
         if self._time is not None:  # simulated time may not have begun

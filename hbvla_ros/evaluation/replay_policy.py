@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.latency_traces import LatencyTrace, Reply
 from hbvla_ros.recordings.bag_ingest import Ingest
 
-ACCEPTED, FLUSHED, UNFINISHED = 'accepted', 'dropped: another instruction', 'unfinished'
+ACCEPTED, UNFINISHED = 'accepted', 'unfinished'
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,16 @@ class Inference:
     outcome: str = UNFINISHED
 
 
+class Arms(Protocol):
+    """Who executes chunks."""
+
+    def offer(self, chunk: ActionChunk, instant: Instant) -> str:
+        """A chunk of poses arrives; why it is refused, empty if it is not."""
+
+    def flush(self) -> None:
+        """Forget every chunk and hold."""
+
+
 @dataclass
 class PolicySide:
     """Goes by the schedule of the policy node; how long an inference takes is injected.
@@ -78,7 +88,9 @@ class PolicySide:
         schedule: when the next inference is due.
         trace: how long each takes.
         decode: image message to RGB.
-        offer: gives the arms a chunk and says why they refuse it, empty if they do not.
+        arms: take chunks, and are told to forget them.
+        deadline: s after which a chunk is too late, whatever is in it.
+        hold_on_loss: whether the arms are told to hold as soon as a camera or an arm is lost.
         inferences: all of them, in order.
         problem: why no observation could be made when one was last wanted.
         failure: what became of the last inference, empty if the arms got its chunk.
@@ -91,25 +103,35 @@ class PolicySide:
     schedule: InferenceSchedule
     trace: LatencyTrace
     decode: Decoder
-    offer: Callable[[ActionChunk, Instant], str]
+    arms: Arms
+    deadline: float
+    hold_on_loss: bool
     inferences: list[Inference] = field(default_factory=list)
     problem: str = ''
     failure: str = ''
     _running: Inference | None = None
-    _flushed: bool = False
+    # Why the running inference's chunk is worthless, empty while it is not.
+    _dropped: str = ''
+    # Whether the arms have rows that they were not told to forget.
+    _has_sent: bool = False
 
     @property
     def due_in(self) -> float:
         """Seconds that the inference takes which is running; infinite if none is, or for ever."""
         return float('inf') if self._running is None else self._running.reply.seconds
 
-    def flush(self) -> None:
-        """The instruction is another one: nothing under way is for it."""
+    def flush(self, reason: str) -> None:
+        """The arms hold, and what is under way is dropped: it was made for something else."""
         self.schedule.forget()
-        self._flushed = True
+        self.arms.flush()
+        self._dropped, self._has_sent = f'dropped: {reason}', False
 
     def poll(self, instant: Instant) -> bool:
         """Start an inference if one is due and there is something to make it of."""
+        if self.hold_on_loss and self._has_sent:
+            lost = self.ingest.lost(instant.received, instant.clock)
+            if lost:
+                self.flush(lost)
         if self._running is not None or not self.schedule.is_due(instant.now):
             return False
         aligned, problem = self.ingest.align(instant.received, instant.clock, self.schedule.is_new)
@@ -121,7 +143,7 @@ class PolicySide:
         reply = self.trace.next(instant.elapsed)
         self._running = Inference(instant, aligned.stamp, stamps, self.ingest.instruction, reply)
         self.inferences.append(self._running)
-        self._flushed = False
+        self._dropped = ''
         self._compute(self._running, aligned)
         return True
 
@@ -143,11 +165,14 @@ class PolicySide:
     def _sent(self, inference: Inference, instant: Instant) -> str:
         if inference.reply.lost:
             return 'lost: no reply'
-        if self._flushed:
-            return FLUSHED
+        if self._dropped:
+            return self._dropped
+        if inference.reply.seconds > self.deadline:
+            return f'dropped: later than the deadline of {self.deadline:g} s'
         assert inference.chunk is not None
         self.schedule.accept(inference.chunk)
-        refusal = self.offer(inference.chunk, instant)
+        self._has_sent = True
+        refusal = self.arms.offer(inference.chunk, instant)
         return f'refused: {refusal}' if refusal else ACCEPTED
 
     def _compute(self, inference: Inference, aligned: Aligned) -> None:

@@ -160,6 +160,8 @@ def _report(
             'degradations': [one.text for one in request.degradations],
             'replan_fraction': settings.replan_fraction,
             'inference_period_s': settings.inference_period,
+            'inference_deadline_s': settings.inference_deadline,
+            'hold_on_loss': settings.hold_on_loss,
             'arms': settings.arms,
             'control_rate_hz': profile.control_rate,
         },

@@ -109,6 +109,10 @@ class Ingest:
         """Age in s of the arm heard longest ago, infinite before the first."""
         return self._arms.age(received, self.now(clock), self._simulated)
 
+    def lost(self, received: float, clock: float) -> str:
+        """Why nothing is known of the present, empty if it is."""
+        return self._aligner.lost(received, self.now(clock), self._simulated)
+
     def align(
         self, received: float, clock: float, is_new: Callable[[float], bool]
     ) -> tuple[Aligned | None, str]:

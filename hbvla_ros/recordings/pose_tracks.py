@@ -67,9 +67,9 @@ class PoseTracks:
             known, values = np.array(track.times), np.array(track.values)
             before = np.searchsorted(known, times, side='right') - 1
             after = np.minimum(before + 1, len(known) - 1)
-            # The last value is in force for a while as well.
-            elapsed = np.where(after > before, known[after], times) - known[before]
-            valid = (before >= 0) & (elapsed <= _LONGEST_GAP)
+            # Nothing is known before the first value, after the last, and in long gaps.
+            inside = (after > before) | (times == known[before])
+            valid = (before >= 0) & inside & (known[after] - known[before] <= _LONGEST_GAP)
             for index, column in enumerate(track.columns):
                 joint = values[:, index]
                 held = joint[np.maximum(before, 0)]
