@@ -166,6 +166,8 @@ class SafetyStage:
         Returns:
             The command and the new state; the command is None as :meth:`hold` explains.
         """
+        if state.command is not None and now - state.time > _LATEST * self.period:
+            state = replace(state, velocity=None, acceleration=None, path=None, target=None)
         hold = self.hold(state, measured)
         if hold is None:
             return None, state
@@ -198,15 +200,13 @@ class SafetyStage:
     def _start(
         self, state: SafetyState, measured: Vector | None, now: float
     ) -> tuple[SafetyState, Motion, float]:
-        """The motion so far, at rest if there was none or too long ago, and the time since."""
+        """The motion so far, at rest if there was none, and the time in s that has passed."""
         rows, last, late = self.limits.caps.rows, state.command, now - state.time
         if last is None:
             # Without a command the hold came from the measured pose: the first step starts there.
             assert measured is not None
             state = replace(state, time=now if np.isfinite(now) else state.time)
             return state, Motion.resting(np.array(measured, float), rows), 0.0
-        if late > _LATEST * self.period:
-            state = replace(state, velocity=None, acceleration=None, path=None, target=None)
         due = state.time + self.period
         soonest, latest = now - _LATE * self.period, now + _EARLY * self.period
         state = replace(state, time=min(max(due, soonest), latest))
@@ -231,7 +231,7 @@ class SafetyStage:
         aim = inside
         if goal is not None and np.isfinite(goal).all():
             aim = np.clip(goal, self.lower, self.upper)
-        begins = state.target is None and measured is not None
+        begins = state.target is None
         position = measured if begins and measured is not None else motion.position
         ramping = self.watch.ramps(state, aim, position, drift, self.period)
         if ramping:

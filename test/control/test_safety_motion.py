@@ -123,6 +123,8 @@ def test_after_a_gap_the_motion_begins_from_rest(stage):
     assert not state.at_rest
     command, after = stage.command(state, np.full(2, 3.0), state.command, state.time + 1.0)
     assert 0.0 < command[0] - moving[-1, 0] <= 100 * PERIOD**3 * (1 + 1e-6)
+    held, _ = stage.command(state, None, state.command, state.time + 1.0)
+    np.testing.assert_array_equal(held, moving[-1])
     command, _ = stage.command(state, np.full(2, 3.0), state.command, state.time + 4 * PERIOD)
     assert command[0] - moving[-1, 0] == pytest.approx(np.diff(moving[-2:, 0])[0], rel=0.3)
 
