@@ -138,7 +138,7 @@ class ReplayNode(Node):
         }
         cameras = {topic: camera.topic for topic, camera in topics.cameras.items()}
         self._names = {**cameras, **arms, **dict.fromkeys(topics.instructions, 'instruction')}
-        quality = QoSProfile(depth=10)
+        quality = QoSProfile(depth=50)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         # Two topics of the bag may be one here: the two on which instructions are told.
         types = {name: _KINDS[kinds[topic]] for topic, name in self._names.items()}
