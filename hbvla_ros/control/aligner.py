@@ -68,9 +68,9 @@ class Aligner:
         pose, _ = self.arms.at(exposed)
         return self.cameras.add(camera.name, exposed, content_digest(data), pose, payload)
 
-    def problem(self, received: float, now: float, simulated: bool) -> str:
-        """Why no observation can be made, empty if one could; arguments as of `observation`."""
-        return self.arms.problem(received, now, simulated) or self.cameras.observation(now)[1]
+    def lost(self, received: float, now: float, simulated: bool) -> str:
+        """Why nothing is known of the present, empty if it is; arguments as of `observation`."""
+        return self.arms.problem(received, now, simulated) or self.cameras.lost(now)
 
     def observation(
         self, received: float, now: float, simulated: bool, is_new: Callable[[float], bool]

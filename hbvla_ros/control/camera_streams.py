@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hbvla_ros.control.alignment import frames_problem
+from hbvla_ros.control.alignment import Finding, frames_problem
 from hbvla_ros.control.profile import CameraProfile, RobotProfile
 from hbvla_ros.control.streams import StreamCounters
 
@@ -159,24 +159,36 @@ class CameraStreams:
             for name, frame in self._newest.items()
         }
 
+    def lost(self, now: float) -> str:
+        """Why the newest images tell nothing of the present, empty if each of them does.
+
+        Unlike those of :meth:`observation` it does not pass by itself when the other cameras'
+        images arrive.
+        """
+        finding = self._finding(now)
+        if finding.text and finding.counter != 'skewed':
+            return finding.text
+        for name, seconds in self.frozen.items():
+            return f'{name} is frozen: the same image for {seconds:.1f} s while the arms moved'
+        return ''
+
     def observation(self, now: float) -> tuple[dict[str, Frame], str]:
         """The newest images if they make an observation at ``now``.
 
         Returns:
             The images by camera and an empty text, or none and what is wrong.
         """
-        stamps = {name: frame.stamp if frame else None for name, frame in self._newest.items()}
-        finding = frames_problem(stamps, now, self._safety)
+        finding = self._finding(now)
         for name in finding.cameras:
-            if finding.counter:
-                self.counters[name].count_once(finding.counter, self._newest[name])
-        if finding.text and finding.counter != 'skewed':
-            return {}, finding.text
-        for name, seconds in self.frozen.items():
-            return {}, f'{name} is frozen: the same image for {seconds:.1f} s while the arms moved'
-        if finding.text:
-            return {}, finding.text
+            self.counters[name].count_once(finding.counter, self._newest[name])
+        problem = self.lost(now) or finding.text
+        if problem:
+            return {}, problem
         return {name: frame for name, frame in self._newest.items() if frame is not None}, ''
+
+    def _finding(self, now: float) -> Finding:
+        stamps = {name: frame.stamp if frame else None for name, frame in self._newest.items()}
+        return frames_problem(stamps, now, self._safety)
 
     def use(self, frames: dict[str, Frame]) -> None:
         """An observation is made of these images."""

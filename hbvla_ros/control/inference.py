@@ -112,11 +112,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A chunk with the seconds that decoding and acting took."""
+    """A chunk with the seconds that decoding, acting and publishing took."""
 
     chunk: ActionChunk
     decoding: float
     acting: float
+    publishing: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.decoding + self.acting + self.publishing
 
 
 def infer(policy: PolicyLike, profile: RobotProfile, request: Request, decode: Decoder) -> Outcome:
@@ -124,7 +130,7 @@ def infer(policy: PolicyLike, profile: RobotProfile, request: Request, decode: D
 
     Raises:
         UndecodableImage: an image cannot be decoded.
-        HbvlaError: the policy refuses, or its chunk has the wrong shape.
+        HbvlaError: the policy refuses, or its chunk is refused, see :func:`check_chunk`.
     """
     started = time.perf_counter()
     images = {}
@@ -143,9 +149,26 @@ def infer(policy: PolicyLike, profile: RobotProfile, request: Request, decode: D
         stamp=request.aligned.stamp,
     )
     chunk = policy.act(observation)
-    width = len(profile.action_names)
-    if np.ndim(chunk.actions) != 2 or chunk.actions.shape[1] != width:
-        raise HbvlaError(
-            f'policy returned a chunk of shape {chunk.actions.shape}, not (rows, {width})'
-        )
+    check_chunk(chunk, profile)
     return Outcome(chunk, decoded - started, time.perf_counter() - decoded)
+
+
+def check_chunk(chunk: ActionChunk, profile: RobotProfile) -> None:
+    """Refuse a chunk that is not worth sending.
+
+    Raises:
+        HbvlaError: it has not two rows or more of the profile's width, or a number in it is not
+            finite.
+    """
+    names, rows = profile.action_names, np.asarray(chunk.actions, dtype=np.float64)
+    if rows.ndim != 2 or len(rows) < 2 or rows.shape[1] != len(names):
+        raise HbvlaError(
+            f'policy returned a chunk of shape {rows.shape}, not (2 or more, {len(names)})'
+        )
+    strange = np.argwhere(~np.isfinite(rows))
+    if len(strange):
+        row, column = strange[0]
+        raise HbvlaError(
+            f'policy returned {rows[row, column]} for {names[column]} in row {row}; '
+            'the whole chunk is dropped'
+        )

@@ -63,9 +63,9 @@ class FrameReader:
         self.rates[camera.name].tick()
         self._on_frame()
 
-    def problem(self) -> str:
-        """Why no observation can be made now, empty if one could."""
-        return self._aligner.problem(*self._joints.times())
+    def lost(self) -> str:
+        """Why nothing is known of the present, empty if cameras and arms are all there."""
+        return self._aligner.lost(*self._joints.times())
 
     def observation(self, is_new: Callable[[float], bool]) -> tuple[Aligned | None, str]:
         """The observation that can be made now; payloads of its frames are the messages.
@@ -78,6 +78,10 @@ class FrameReader:
             is only nothing new.
         """
         return self._aligner.observation(*self._joints.times(), is_new)
+
+    def undecodable(self, name: str) -> None:
+        """A camera's image turned out not to be one."""
+        self.streams.counters[name].undecodable += 1
 
     def clear(self) -> None:
         """Forget all frames."""

@@ -56,6 +56,6 @@ def infer(policy: PolicyLike, profile: RobotProfile, request: Request) -> Outcom
 
     Raises:
         UndecodableImage: an image cannot be decoded.
-        HbvlaError: the policy refuses, or its chunk has the wrong shape.
+        HbvlaError: the policy refuses, or its chunk has the wrong shape or is not finite.
     """
     return inference.infer(policy, profile, request, decode_image)

@@ -215,8 +215,10 @@ def test_diagnostics_tell_latency_rates_and_checkpoint(
     policy.spend = lambda delay: spent.append(next(clock))
     instruct('go')
     assert wait(lambda: len(real_chunks(robot)) >= 6)
-    assert wait(lambda: robot.report('policy_node', 'latency p95') == '0.03')
+    assert wait(lambda: robot.report('policy_node', 'acting p95') == '0.03')
     assert robot.report('policy_node', 'decoding p95') == '0'
+    assert 0.03 < float(robot.report('policy_node', 'latency p95')) < 1.0
+    assert float(robot.report('policy_node', 'publishing p95')) > 0.0
     assert robot.report('policy_node', 'checkpoint') == 'scripted-0000'
     assert wait(lambda: float(robot.report('policy_node', 'cam_high age')) < 0.3)
     assert robot.report('policy_node', 'instruction') == 'go'
