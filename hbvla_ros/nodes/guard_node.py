@@ -8,6 +8,7 @@ explicit reset takes it back.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,6 @@ class GuardNode(Node):
         values = read(self, TABLE)
         profile = self.profile = RobotProfile.load(values['robot'])
         self._stage, self._state = SafetyStage.of(profile), SafetyState()
-        self._rows = max(1, round(profile.safety.horizon * profile.control_rate))
         self.stop_reason, self.holds = '', False
         self._foreign, self._requested = '', -np.inf
         self._lived = LivedTime(1.0 / _WATCH_RATE)
@@ -179,7 +179,7 @@ class GuardNode(Node):
             unseen = ~np.isfinite(seen)
             seen[unseen] = measured[unseen]
         known = bool(np.isfinite(seen).all())
-        self._state = SafetyState(seen if known else None, self._now())
+        self._state = SafetyState(seen if known else None, time.monotonic())
         self.holds = True
         self.get_logger().error('holding the arms in the place of arm_node')
         self._tick()
@@ -193,13 +193,13 @@ class GuardNode(Node):
     def _tick(self) -> None:
         if not self.holds:
             return
-        now = self._now()
-        command, self._state = self._stage.command(self._state, None, self._measured(), now)
+        measured, turn = self._measured(), time.monotonic()
+        command, self._state = self._stage.command(self._state, None, measured, turn)
         if command is not None:
-            self._writer.send(command, now, True, lambda: self._ahead(now))
+            self._writer.send(command, self._now(), True, self._ahead)
 
-    def _ahead(self, now: float) -> Any:
-        return look_ahead(self._stage, self._state, now, self._rows, no_targets)
+    def _ahead(self) -> Any:
+        return look_ahead(self._stage, self._state, no_targets, self.profile.safety.horizon)
 
     def _report(self) -> None:
         level, text = diagnostics.OK, 'watching'

@@ -122,6 +122,10 @@ class HeartbeatWatch:
         """Seconds since the last beat, infinite before the first."""
         return float('inf') if self._heard is None else self._clock.now() - self._heard
 
+    def forget(self) -> None:
+        """As if it had never been heard."""
+        self.state, self._heard = '', None
+
     def _receive(self, message: Header) -> None:
         self.state, self._heard = message.frame_id, self._clock.now()
 

@@ -128,19 +128,19 @@ class TestTrajectories:
             assert low - 1e-9 <= cubic(part, share * PERIOD)[0] <= high + 1e-9
 
     def test_a_new_trajectory_only_when_the_old_one_is_used_up_or_wrong(self):
-        renewal = Renewal(PERIOD, 0.4)
+        renewal = Renewal()
 
         def now(at, pose, holding=False):
             return Motion(100.0 + at, PERIOD, np.array([[pose]]), holding)
 
         assert renewal.is_due(now(0.0, 0.0))
         sent = Motion(100.0, PERIOD, 0.02 * np.arange(11.0)[:, np.newaxis])
-        renewal.sent(sent)
+        renewal.sent(sent, 6)
         assert not renewal.is_due(now(0.04, 0.02))
         assert not renewal.is_due(now(0.05, 0.025)), 'a tick that is late is still on the way'
         assert renewal.is_due(now(0.04, 0.03)), 'another chunk has taken over'
         assert renewal.is_due(now(0.04, 0.02, holding=True))
-        assert renewal.is_due(now(0.12, 0.06)), 'a quarter of the horizon is gone'
+        assert renewal.is_due(now(0.12, 0.06)), 'half of the targets are used up'
         assert renewal.is_due(now(-0.1, 0.0)), 'the clock went back'
 
 
@@ -344,7 +344,7 @@ def test_one_message_that_cannot_be_built_keeps_all_arms_still(graph, robot_list
     wires = [outputs[0]._publisher for outputs in writer._outputs]
     assert wait(lambda: all(wire.get_subscription_count() for wire in wires))
     pose = SIM.start_pose
-    writer.send(pose, 0.0, False, lambda: pose[np.newaxis])
+    writer.send(pose, 0.0, False, lambda: (pose[np.newaxis], 0))
     broken = writer._outputs[1][0]
 
     def fail(motion):
@@ -352,7 +352,7 @@ def test_one_message_that_cannot_be_built_keeps_all_arms_still(graph, robot_list
 
     broken.prepare = fail
     with pytest.raises(HbvlaError):
-        writer.send(pose, 0.0, False, lambda: pose[np.newaxis])
+        writer.send(pose, 0.0, False, lambda: (pose[np.newaxis], 0))
     robot_listener(1)
 
 

@@ -79,13 +79,13 @@ def call(robot, wait):
     return call
 
 
-def is_watched(guard, wait):
-    return wait(lambda: guard._arms.is_heard and np.isfinite(guard._wire.pose).all())
+def is_watched(guard, arms, wait):
+    return wait(lambda: guard._arms.is_heard and np.allclose(guard._wire.pose, arms.pose))
 
 
 def falls_silent(robot, arms, wait, guard):
     """Let the arms' heart stop; commands before that no longer count."""
-    assert is_watched(guard, wait)
+    assert is_watched(guard, arms, wait)
     arms.beats = False
     robot.live(0.1)
     for commands in robot.commands.values():
@@ -93,7 +93,7 @@ def falls_silent(robot, arms, wait, guard):
 
 
 def test_it_says_nothing_to_the_arms_while_they_are_well(robot, guard, arms, stops, wait, profile):
-    assert is_watched(guard, wait)
+    assert is_watched(guard, arms, wait)
     assert wait(lambda: robot.report('guard_node').message == 'watching')
     publishers = robot.count_publishers(profile.arms[0].command_topic)
     assert publishers == 2, 'its own is there before it is needed'
@@ -116,7 +116,7 @@ def test_silent_arms_are_held_where_they_were_told_to_be(robot, guard, arms, sto
 
 
 def test_arms_that_are_elsewhere_are_held_where_they_are(robot, guard, arms, wait, profile):
-    assert is_watched(guard, wait)
+    assert is_watched(guard, arms, wait)
     robot.follow = False
     robot.pose[0] += 0.5
     falls_silent(robot, arms, wait, guard)
@@ -128,7 +128,7 @@ def test_arms_that_are_elsewhere_are_held_where_they_are(robot, guard, arms, wai
 
 def test_without_joint_states_the_last_command_is_held(robot, guard, arms, wait):
     arms.pose[3] += 0.2
-    assert is_watched(guard, wait)
+    assert is_watched(guard, arms, wait)
     robot.joints_on = False
     robot.live(0.4)
     falls_silent(robot, arms, wait, guard)
@@ -137,7 +137,7 @@ def test_without_joint_states_the_last_command_is_held(robot, guard, arms, wait)
 
 
 def test_an_arm_node_that_had_left_is_not_missed(robot, guard, arms, stops, wait):
-    assert is_watched(guard, wait)
+    assert is_watched(guard, arms, wait)
     arms.state = 'inactive'
     assert wait(lambda: guard._arms.state == 'inactive')
     falls_silent(robot, arms, wait, guard)
@@ -167,7 +167,7 @@ def test_it_hands_the_arms_back_and_stays_stopped(robot, guard, arms, stops, cal
 
 
 def test_stop_by_service_is_latched_until_reset(robot, guard, arms, stops, call, wait):
-    assert is_watched(guard, wait)
+    assert is_watched(guard, arms, wait)
     assert call('stop').success
     assert wait(lambda: stops[-1] == 'stop requested on ~/stop')
     # The stand-in does not stop, which must not stay unsaid.
@@ -190,7 +190,7 @@ def test_a_button_that_is_pressed_refuses_the_reset(robot, guard, stops, call, w
 
 
 def test_a_foreign_writer_is_named_and_must_go(robot, guard, arms, stops, call, wait, profile):
-    assert is_watched(guard, wait)
+    assert is_watched(guard, arms, wait)
     leader = robot.create_publisher(Float64MultiArray, profile.arms[1].command_topic, 1)
     expected = 'right/commands has another writer, /fake_robot'
     assert wait(lambda: stops[-1] == expected)
@@ -200,7 +200,7 @@ def test_a_foreign_writer_is_named_and_must_go(robot, guard, arms, stops, call, 
 
 
 def test_a_silent_policy_is_reported_and_stops_nothing(robot, guard, arms, stops, wait):
-    assert is_watched(guard, wait)
+    assert is_watched(guard, arms, wait)
     heart = robot.create_publisher(Header, 'policy_node/heartbeat', 1)
     assert wait(lambda: heart.get_subscription_count() == 1)
     heart.publish(Header(frame_id='active'))

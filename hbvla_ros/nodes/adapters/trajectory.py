@@ -20,8 +20,9 @@ from hbvla_ros.nodes.conversions import to_duration, to_time
 
 # A single pose is to be reached after this, s: many periods of a controller, and soon for a hold.
 _LEAD = 0.1
-# A trajectory is renewed when so much of it has been used up.
-_RENEWED_AT = 0.25
+# A trajectory is renewed when half of what follows targets in it has been used up; a hold, which
+# has nothing of that kind, in every so many periods: a single message may be lost.
+_HOLD_ROWS = 4
 # A command so far from where the controller is by now, rad or ratio, does not wait for that.
 _TOLERANCE = 2e-3
 # Steps this small are none: rounding of positions that were meant to be equal.
@@ -89,18 +90,12 @@ def knot_velocities(positions: Vector, period: float) -> Vector:
 
 
 class Renewal:
-    """When a trajectory that was sent is to be replaced by a newer one.
+    """When a trajectory that was sent is to be replaced by a newer one."""
 
-    Args:
-        period: s between its poses.
-        horizon: s from the first to the last of them.
-    """
-
-    def __init__(self, period: float, horizon: float) -> None:
+    def __init__(self) -> None:
         """Nothing has been sent."""
-        self._period = period
-        self._lifetime = max(period, _RENEWED_AT * horizon)
         self._sent: Motion | None = None
+        self._rows = 0
 
     def is_due(self, motion: Motion) -> bool:
         """Whether what was sent has been used up, or is no longer the way to this command.
@@ -113,12 +108,18 @@ class Renewal:
             return True
         elapsed = motion.now - sent.now
         # Half a period: ticks are never on time to the last digit.
-        if not 0.0 <= elapsed < self._lifetime - self._period / 2:
+        if not 0.0 <= elapsed < (self._rows - 0.5) * motion.period:
             return True
-        rows = np.arange(len(sent.poses)) * self._period
+        rows = np.arange(len(sent.poses)) * sent.period
         planned = np.array([np.interp(elapsed, rows, joint) for joint in sent.poses.T])
         return bool((np.abs(planned - motion.poses[0]) > _TOLERANCE).any())
 
-    def sent(self, motion: Motion) -> None:
-        """Remember what the controllers were sent, poses (K, A)."""
+    def sent(self, motion: Motion, followed: int) -> None:
+        """Remember what the controllers were sent.
+
+        Args:
+            motion: poses (K, A), the first that of the tick.
+            followed: how many of the others follow targets.
+        """
         self._sent = motion
+        self._rows = _HOLD_ROWS if motion.holding else max(followed // 2, 1)

@@ -132,26 +132,30 @@ class CommandWriter:
                 self._outputs[-1].append(_GRIPPERS[arm.gripper_adapter](node, arm))
         self._all = [output for outputs in self._outputs for output in outputs]
         self._looks_ahead = any(output.looks_ahead for output in self._all)
-        self._renewal = Renewal(self._period, profile.safety.horizon)
+        self._renewal = Renewal()
 
     def problem(self) -> str:
         """Why the robot cannot be commanded at present, empty while it can."""
         return next(filter(None, (output.problem() for output in self._all)), '')
 
-    def send(self, command: Vector, now: float, holding: bool, ahead: Callable[[], Vector]) -> None:
+    def send(
+        self, command: Vector, now: float, holding: bool, ahead: Callable[[], tuple[Vector, int]]
+    ) -> None:
         """Send one command to all arms, or to none if one of the messages cannot be built.
 
         Args:
             command: pose (A,) that the safety stage let through.
             now: time in s on the node's clock.
             holding: whether it is a hold.
-            ahead: gives the commands (K, A) that would follow, one a control period; asked only
-                where a trajectory is to be renewed.
+            ahead: gives the commands (K, A) that would follow, one a control period, and how many
+                of them follow targets; asked only where a trajectory is to be renewed.
         """
         motion = Motion(now, self._period, command[np.newaxis], holding)
         due = self._looks_ahead and self._renewal.is_due(motion)
+        followed = 0
         if due:
-            motion = Motion(now, self._period, np.vstack([command, ahead()]), holding)
+            poses, followed = ahead()
+            motion = Motion(now, self._period, np.vstack([command, poses]), holding)
         sends = []
         parts = self._profile.split(motion.poses.T)
         for part, outputs in zip(parts, self._outputs, strict=True):
@@ -161,7 +165,7 @@ class CommandWriter:
             if send is not None:
                 send()
         if due:
-            self._renewal.sent(motion)
+            self._renewal.sent(motion, followed)
 
     def destroy(self) -> None:
         """Remove everything from the node."""
