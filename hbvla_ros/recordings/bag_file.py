@@ -15,6 +15,9 @@ from hbvla_ros.recordings.message_types import message_types
 
 Result = TypeVar('Result')
 
+# How the library says that a message is not as long as its bytes.
+_TOO_LONG = 'size mismatch'
+
 
 class Topic(NamedTuple):
     """A recorded topic: its message type and number of messages."""
@@ -122,10 +125,31 @@ class BagFile:
         """
         try:
             return self._reader.deserialize(message.data, message.type)
-        except Exception as error:  # the library lets IndexError, struct.error and others through
-            raise HbvlaError(
-                f'{self.path}: a message of {message.topic} is damaged; record it again'
-            ) from error
+        except Exception as error:  # IndexError, struct.error and others get through
+            content = self._without_surplus(message) if _TOO_LONG in str(error) else None
+            if content is None:
+                raise HbvlaError(
+                    f'{self.path}: a message of {message.topic} is damaged; record it again'
+                ) from error
+            return content
+
+    def _without_surplus(self, message: RawMessage) -> Any:
+        """A message with bytes of no meaning behind it, None if that is not what is wrong.
+
+        rclpy's ``serialize_message`` leaves them, more behind longer messages, so bags that a
+        program wrote have them; those of ``ros2 bag record`` have none.
+        """
+        short, long = 0, len(message.data)
+        while long - short > 1:
+            length = (short + long) // 2
+            try:
+                return self._reader.deserialize(message.data[:length], message.type)
+            except Exception as error:
+                if _TOO_LONG in str(error):
+                    long = length
+                else:
+                    short = length
+        return None
 
     def _guard(self, action: Callable[[], Result]) -> Result:
         try:

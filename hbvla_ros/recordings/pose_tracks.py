@@ -14,6 +14,8 @@ Vector = NDArray[np.float64]
 
 # Poses farther apart in time than this, s, say nothing about the time between them.
 _LONGEST_GAP = 0.5
+# Times of day in s, as floats, are this exact.
+_ROUNDING = 1e-6
 
 
 @dataclass
@@ -65,10 +67,10 @@ class PoseTracks:
             if not track.times:
                 continue
             known, values = np.array(track.times), np.array(track.values)
-            before = np.searchsorted(known, times, side='right') - 1
+            before = np.searchsorted(known, times + _ROUNDING, side='right') - 1
             after = np.minimum(before + 1, len(known) - 1)
             # Nothing is known before the first value, after the last, and in long gaps.
-            inside = (after > before) | (times == known[before])
+            inside = (after > before) | (np.abs(times - known[before]) <= _ROUNDING)
             valid = (before >= 0) & inside & (known[after] - known[before] <= _LONGEST_GAP)
             for index, column in enumerate(track.columns):
                 joint = values[:, index]
