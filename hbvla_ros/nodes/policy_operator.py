@@ -144,7 +144,7 @@ class PolicyOperator:
         if problem:
             self._node.get_logger().error(problem)
         elif loop is not None and 'instruction' in given:
-            loop.instruction.put(given['instruction'])
+            loop.instruction.put(str(given['instruction']))
         return SetParametersResult(successful=not problem, reason=problem)
 
 
