@@ -55,9 +55,9 @@ TABLE = (
         'Hold as soon as a camera or an arm is lost instead of when the present chunk ends.',
     ),
     Parameter('wait_for_start', False, 'Once active, wait for ~/start before anything moves.'),
-    Parameter('poll_rate', 100.0, 'How often it looks whether to start, Hz.', low=1.0, high=500.0),
+    Parameter('poll_rate', 100.0, 'How often it looks what is due, Hz.', low=10.0, high=500.0),
     Parameter(
-        'heartbeat_rate', 10.0, 'Messages on ~/heartbeat per second, Hz.', low=0.5, high=100.0
+        'heartbeat_rate', 20.0, 'Messages on ~/heartbeat per second, Hz.', low=10.0, high=100.0
     ),
     Parameter(
         'diagnostics_rate', 1.0, 'Reports on /diagnostics per second, Hz.', low=0.1, high=10.0
