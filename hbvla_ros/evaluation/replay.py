@@ -123,7 +123,9 @@ class Replay:
         self._topics, self._recorded, self._profile = topics, recorded, profile
         self._ingest = Ingest(profile, cameras, topics.simulated, settings.instruction)
         schedule = InferenceSchedule(settings.replan_fraction, settings.inference_period)
-        self._arms = ArmSide(profile, self._ingest, settings.arms, lambda: self._policy.waiting())
+        self._arms = ArmSide(
+            profile, self._ingest, topics.simulated, settings.arms, lambda: self._policy.waiting()
+        )
         self._policy = PolicySide(
             policy, profile, cameras, self._ingest, schedule, trace, decode_image, self._arms,
             settings.inference_deadline, settings.hold_on_loss,

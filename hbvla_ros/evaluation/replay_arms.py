@@ -9,9 +9,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from hbvla_ros.control.arm_motion import ArmMotion, implausible
 from hbvla_ros.control.clock import ChunkClock
 from hbvla_ros.control.profile import RobotProfile
-from hbvla_ros.control.safety import Interventions, SafetyStage, SafetyState
+from hbvla_ros.control.safety import Interventions
 from hbvla_ros.data import ActionChunk
 from hbvla_ros.evaluation.replay_policy import Instant
 from hbvla_ros.recordings.bag_ingest import Ingest
@@ -56,16 +57,17 @@ class ArmSide:
         self,
         profile: RobotProfile,
         ingest: Ingest,
+        simulated: bool,
         arms: str,
         waiting: Callable[[], str],
     ) -> None:
         """Start active, holding, before the first joint state."""
         safety = profile.safety
         self._profile, self._ingest, self._waiting = profile, ingest, waiting
-        self._follows = arms == FOLLOWING
+        self._simulated, self._follows = simulated, arms == FOLLOWING
         self._clock = ChunkClock(profile.is_gripper, safety.blend, safety.max_future)
-        self._stage, self._state = SafetyStage.of(profile), SafetyState()
-        self._fault = ''
+        self._motion = ArmMotion(profile, self._clock)
+        self._problem = ''
         self.ticks: list[Tick] = []
 
     @property
@@ -76,12 +78,7 @@ class ArmSide:
     @property
     def stop(self) -> str:
         """Why the arms were stopped for good, empty if they were not."""
-        return self._state.stop
-
-    @property
-    def stage(self) -> SafetyStage:
-        """The limits that the commands were kept to."""
-        return self._stage
+        return self._motion.stop
 
     def flush(self) -> None:
         """Forget every chunk and hold."""
@@ -89,33 +86,29 @@ class ArmSide:
 
     def offer(self, chunk: ActionChunk, instant: Instant) -> str:
         """A chunk of poses arrives; why it is refused, empty if it is not."""
-        if self._state.stop:
-            return f'while stopped: {self._state.stop}'
-        if self._fault:
-            return f'while holding: {self._fault}'
+        # Drivers that came back since the last turn must not cost a chunk.
+        self._look(instant)
+        if self._motion.stop:
+            return f'while stopped: {self._motion.stop}'
+        if self._problem:
+            return f'while holding: {self._problem}'
         return self._clock.offer(chunk, instant.now).reason
 
     def tick(self, instant: Instant) -> None:
         """One turn."""
-        fault = self._joint_fault(instant)
-        if fault and not self._fault:
-            self._clock.flush()
-        self._fault = fault
+        self._look(instant)
         newest = self._ingest.newest()
-        measured = None if fault else self._pose(newest)
-        before = self._state.interventions
-        hold = self._stage.hold(self._state, measured)
-        target = goal = None
-        if hold is not None and not fault and not self._state.stop:
-            target = self._clock.target(instant.now, hold)
-            goal = None if target is None else self._clock.goal(instant.now)
-        command, self._state = self._stage.command(self._state, target, measured, instant.now, goal)
-        holding = (fault or self._waiting()) if target is None else ''
-        if self._state.stop:
+        measured = None if self._problem else self._pose(newest)
+        before = self._motion.interventions
+        may_move = not self._problem and not self._motion.stop
+        turn = instant.now if self._simulated else instant.received
+        command = self._motion.advance(instant.now, turn, measured, may_move)
+        holding = '' if self._motion.is_running else self._problem or self._waiting()
+        if self._motion.stop:
             # Until a reset, which nobody gives here.
             self._clock.flush()
-            holding = f'stopped: {self._state.stop}'
-        changed = _changed(before, self._state.interventions)
+            holding = f'stopped: {self._motion.stop}'
+        changed = _changed(before, self._motion.interventions)
         self.ticks.append(Tick(instant, command, newest, holding, changed))
 
     def _pose(self, newest: Vector | None) -> Vector | None:
@@ -123,22 +116,19 @@ class ArmSide:
 
         In a replay they cannot follow this policy: the bag shows what another one made them do.
         """
-        if self._follows and self._state.command is not None:
-            return self._state.command
+        if self._follows and self._motion.command is not None:
+            return self._motion.command
         return newest
 
-    def _joint_fault(self, instant: Instant) -> str:
+    def _look(self, instant: Instant) -> None:
+        """Whether there are joint states to execute on; without them chunks are forgotten."""
+        problem = self._ingest.joint_problem(instant.received, instant.clock)
         newest = self._ingest.newest()
-        if newest is None:
-            return 'no joint states yet'
-        age = self._ingest.joint_age(instant.received, instant.clock)
-        if age > self._profile.safety.joint_state_timeout:
-            return f'no joint states for {age:.2f} s'
-        doubted = np.flatnonzero(self._stage.doubted(newest))
-        if len(doubted) == 0:
-            return ''
-        name, value = self._profile.action_names[doubted[0]], newest[doubted[0]]
-        return f'{name} is measured at {value:.4g}, too far outside its limits to be true'
+        if not problem and newest is not None:
+            problem = implausible(self._profile, self._motion.stage, newest)
+        if problem and not self._problem:
+            self._clock.flush()
+        self._problem = problem
 
 
 def _changed(before: Interventions, after: Interventions) -> tuple[str, ...]:

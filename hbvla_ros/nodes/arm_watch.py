@@ -7,6 +7,7 @@ import numpy as np
 from rclpy.node import Node
 from std_msgs.msg import Header
 
+from hbvla_ros.control.arm_motion import implausible
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.control.safety import SafetyStage
 from hbvla_ros.nodes.adapters import CommandWriter, command_topics
@@ -43,7 +44,7 @@ class ArmWatch:
         require_guard: bool,
     ) -> None:
         """Subscribe to the hearts of others, and to its own."""
-        self._node, self._names = node, profile.action_names
+        self._node, self._profile = node, profile
         self._stage, self._joints, self._writer = SafetyStage.of(profile), joints, writer
         self._heart, self._require_guard = heart, require_guard
         self._lived = LivedTime(1.0 / WATCH_RATE)
@@ -77,11 +78,7 @@ class ArmWatch:
         measured = self._joints.newest()
         if problem or measured is None:
             return problem
-        doubted = np.flatnonzero(self._stage.doubted(measured))
-        if len(doubted) == 0:
-            return ''
-        name, value = self._names[doubted[0]], measured[doubted[0]]
-        return f'{name} is measured at {value:.4g}, too far outside its limits to be true'
+        return implausible(self._profile, self._stage, measured)
 
     def hindrance(self) -> str:
         """Why to hold now, empty if nothing speaks against moving; it passes by itself."""

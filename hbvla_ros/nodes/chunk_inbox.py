@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +12,6 @@ from rclpy.qos import QoSProfile
 from trajectory_msgs.msg import JointTrajectory
 
 from hbvla_ros.control.clock import ChunkClock
-from hbvla_ros.control.lookahead import Targets
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.nodes.conversions import message_to_chunk
@@ -59,12 +57,6 @@ class ChunkInbox:
     def silent(self) -> float:
         """Seconds since the last chunk that was accepted."""
         return time.monotonic() - self._last
-
-    def targets_from(self, now: float) -> Targets:
-        """Targets and goals in times after ``now``, in s, as they would be if no chunk came."""
-        # A copy: asking a clock for a target moves it on.
-        clock = copy.copy(self.clock)
-        return lambda ahead, hold: (clock.target(now + ahead, hold), clock.goal(now + ahead))
 
     def values(self) -> dict[str, object]:
         """What became of the chunks, for a report."""

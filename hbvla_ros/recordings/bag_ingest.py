@@ -105,9 +105,9 @@ class Ingest:
         """The newest pose (A,), None while an arm has not been heard."""
         return self._arms.newest()
 
-    def joint_age(self, received: float, clock: float) -> float:
-        """Age in s of the arm heard longest ago, infinite before the first."""
-        return self._arms.age(received, self.now(clock), self._simulated)
+    def joint_problem(self, received: float, clock: float) -> str:
+        """Why nothing may be made of the joint states now, empty if something may."""
+        return self._arms.problem(received, self.now(clock), self._simulated)
 
     def lost(self, received: float, clock: float) -> str:
         """Why nothing is known of the present, empty if it is."""
