@@ -82,6 +82,7 @@ setup(
             'policy_node = hbvla_ros.nodes.policy_node:main',
             'arm_node = hbvla_ros.nodes.arm_node:main',
             'guard_node = hbvla_ros.nodes.guard_node:main',
+            'bringup_node = hbvla_ros.nodes.bringup_node:main',
             'replay_node = hbvla_ros.nodes.replay_node:main',
             'quantize_node = hbvla_ros.nodes.quantize_node:main',
             'sim_robot_node = hbvla_ros.nodes.sim_robot_node:main',
