@@ -94,7 +94,7 @@ def shown_commands(text):
     lines = [line.partition(' #')[0] for block in blocks for line in block.splitlines()]
     spans = re.findall(r'`([^`\n]+)`', FENCE.sub('', text))
     for line in lines + spans:
-        for found in re.finditer(r'(?:^|[\s/])hbvla ([a-z]+)\b([^;&|]*)', line):
+        for found in re.finditer(r'(?:^|[\s/])hbvla ([a-z]+(?:-[a-z]+)*)\b([^;&|]*)', line):
             yield found[1], found[2]
 
 
