@@ -229,8 +229,10 @@ class FakeRobot(Node):
             DiagnosticArray, '/diagnostics', lambda m: self.reports.append(m.status[0]), 20
         )
         self._clock_publisher = self.create_publisher(Clock, '/clock', 1)
-        self.create_timer(JOINT_PERIOD, self._turn)
         self.image = np.full((48, 64, 3), 90, np.uint8)
+        # What a camera sees now, by its name.
+        self.picture = lambda name: self.image
+        self.create_timer(JOINT_PERIOD, self._turn)
 
     def simulate(self):
         """Go by simulated time from now on, and say so on /clock."""
@@ -273,7 +275,7 @@ class FakeRobot(Node):
         if self.images_on:
             self.image_stamps.append(stamp)
             for name, publisher in self._cameras:
-                publisher.publish(encode_jpeg(self.image, stamp, name, 90))
+                publisher.publish(encode_jpeg(self.picture(name), stamp, name, 90))
 
     def send(self, actions, delay=0.0, step=0.04, names=PROFILE.action_names):
         """Publish a chunk that starts ``delay`` seconds from now."""
