@@ -80,7 +80,7 @@ def test_a_bag_is_played_and_everybody_leaves(launch, make_tiny_checkpoint, tmp_
     assert outcome.returncode == 0, outcome.stdout
     assert '351 messages played' in outcome.stdout, outcome.stdout
     assert re.search(r"instruction: 'put the red cube into the bucket'", outcome.stdout)
-    for node in ('replay_node', 'policy_node', 'arm_node'):
+    for node in ('replay_node', 'policy_node', 'arm_node', 'guard_node'):
         assert re.search(rf'{node}-\d+\]: process has finished cleanly', outcome.stdout), node
 
 
