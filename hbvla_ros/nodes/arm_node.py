@@ -176,8 +176,10 @@ class ArmNode(ManagedNode):
 
     def _step(self, turn: float) -> None:
         """One control period; ``turn`` is the time in s of the motion."""
-        may_move = not self._stop_reason and not self._hindrance
-        self._motion.step(self.now(), turn, self._measured(), may_move, self._gives_way)
+        measured = self._measured()
+        # Without joint states nothing is executed from this tick on, not from the next look on.
+        may_move = measured is not None and not self._stop_reason and not self._hindrance
+        self._motion.step(self.now(), turn, measured, may_move, self._gives_way)
         self._ticks.tick()
         if self._motion.stop:
             self._stop_arms(self._motion.stop)

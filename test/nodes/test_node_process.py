@@ -65,7 +65,23 @@ def test_a_signal_before_the_start_ends_it_too(graph, robot, wait):
             {'residency': 'int8'},
             "parameter residency: 'int8' is not one of bf16, packed",
         ),
+        (
+            'arm_node',
+            {'robot': 'aloha2_interbotix'},
+            'configure failed: adapter interbotix needs interbotix_xs_msgs/msg/JointGroupCommand',
+        ),
+        (
+            'guard_node',
+            {'robot': 'aloha2_interbotix'},
+            'adapter interbotix needs interbotix_xs_msgs/msg/JointGroupCommand',
+        ),
+        ('bringup_node', {'nodes': 'arm_node,arm_node'}, 'parameter nodes: '),
         ('sim_robot_node', {'robot': 'r2d2'}, "unknown robot 'r2d2'"),
+        (
+            'sim_robot_node',
+            {'robot': 'ros2_control_dual_jtc'},
+            'the simulated robot takes forward_command or joint_state with gripper arm',
+        ),
         ('sim_robot_node', {'seed': -1}, 'parameter seed: '),
     ],
 )
