@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hbvla_ros.policy import Policy
 
 _TOO_FAR = 1
+_SHOWN_HOLDS = 20
 
 
 def add_parser(subparsers: Any) -> None:
@@ -236,8 +237,10 @@ def _text(result: ReplayResult, out: Path | None) -> str:
     lines.append(f'interventions  {changed or "none"}')
     lines += [
         f'hold           {hold["start_s"]:.2f} to {hold["end_s"]:.2f} s: {hold["reason"]}'
-        for hold in report['holds']
+        for hold in report['holds'][:_SHOWN_HOLDS]
     ]
+    if len(report['holds']) > _SHOWN_HOLDS:
+        lines.append(f'               and {len(report["holds"]) - _SHOWN_HOLDS} more, see --json')
     if report['stop']:
         lines.append(f'stopped        {report["stop"]}')
     if error is not None:

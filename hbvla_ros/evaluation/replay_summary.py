@@ -92,7 +92,7 @@ def command_report(
 ) -> dict[str, Any]:
     """What was sent: how much of it, whether it kept the limits, and its largest step."""
     sent = [tick for tick in ticks if tick.command is not None]
-    commands = np.array([tick.command for tick in sent]).reshape(len(sent), -1)
+    commands = np.array([tick.command for tick in sent])
     running = sum(not tick.holding for tick in ticks)
     report: dict[str, Any] = {
         'ticks': len(ticks),
@@ -106,8 +106,7 @@ def command_report(
     }
     if len(sent) < 2:
         return report
-    outside = (commands < stage.lower - _ROUNDING) | (commands > stage.upper + _ROUNDING)
-    report['outside_limits'] = int(outside.any(axis=1).sum())
+    report['outside_limits'] = int(_outside(commands, sent[0].measured, stage).any(axis=1).sum())
     steps = np.abs(np.diff(commands, axis=0))
     # From one tick to the next; after a gap in simulated time there is more time to move.
     periods = np.diff([tick.instant.now for tick in sent]) / stage.period
@@ -139,6 +138,14 @@ def streams(replayed: Replayed) -> dict[str, dict[str, int]]:
 def kind_of(reason: str) -> str:
     """A reason without its numbers, so that the same one is known again."""
     return re.sub(r'(?<![\w.])-?\d+(\.\d+)?(?![\w.])', '#', reason)
+
+
+def _outside(commands: Vector, measured: Vector | None, stage: SafetyStage) -> Vector:
+    """Boolean (T, A): beyond a limit, and not on the way back from further out."""
+    first = commands[:1] if measured is None else measured[None]
+    before = np.concatenate([first, commands[:-1]])
+    below = commands < np.minimum(stage.lower, before) - _ROUNDING
+    return np.asarray(below | (commands > np.maximum(stage.upper, before) + _ROUNDING))
 
 
 def _row(inference: Inference) -> dict[str, Any]:

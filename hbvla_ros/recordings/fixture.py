@@ -168,10 +168,12 @@ class Motion:
         angular = 2.0 * np.pi * random.uniform(0.25, 0.75, width)  # of 0.25 to 0.75 Hz
         self._phase = random.uniform(0.0, 2.0 * np.pi, width)
         fastest = _SPEED * profile.velocity / angular
-        room = np.minimum(_REACH * (profile.upper - profile.lower) / 2, _WIDEST)
+        margin = np.where(profile.is_gripper, 0.0, profile.safety.position_margin)
+        inside = profile.lower + margin, profile.upper - margin
+        room = np.minimum(_REACH * (inside[1] - inside[0]) / 2, _WIDEST)
         self._reach = np.minimum(np.where(profile.is_gripper, _GRIPPER_REACH, room), fastest)
         # A robot that rests at a limit swings beside it.
-        lower, upper = profile.lower + self._reach, profile.upper - self._reach
+        lower, upper = inside[0] + self._reach, inside[1] - self._reach
         middle = np.clip(profile.start_pose, lower, upper)
         self._middle = np.where(profile.is_gripper, 0.5, middle)
         self._angular = angular

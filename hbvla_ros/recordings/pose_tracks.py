@@ -70,8 +70,8 @@ class PoseTracks:
             before = np.searchsorted(known, times + _ROUNDING, side='right') - 1
             after = np.minimum(before + 1, len(known) - 1)
             # Nothing is known before the first value, after the last, and in long gaps.
-            inside = (after > before) | (np.abs(times - known[before]) <= _ROUNDING)
-            valid = (before >= 0) & inside & (known[after] - known[before] <= _LONGEST_GAP)
+            near = (after > before) & (known[after] - known[before] <= _LONGEST_GAP)
+            valid = (before >= 0) & (near | (np.abs(times - known[before]) <= _ROUNDING))
             for index, column in enumerate(track.columns):
                 joint = values[:, index]
                 held = joint[np.maximum(before, 0)]

@@ -71,6 +71,21 @@ def test_everything_injected(bag, checkpoint, capsys):
     assert outcomes['dropped: later than the deadline of # s'] == 1
 
 
+def test_a_report_of_nothing(bag, checkpoint, tmp_path, capsys):
+    """No inference at all is a result, where a fault was asked for."""
+    out = tmp_path / 'report.html'
+    status = replay(
+        bag, '--checkpoint', checkpoint, '--degrade', 'drop-camera', '--out', out, '--json'
+    )
+    assert status == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report['inferences']['started'] == 0 and report['open_loop_error'] is None
+    assert 'no image from cam_high' in out.read_text(encoding='utf-8')
+    options = [bag, '--checkpoint', checkpoint, '--degrade', 'drop-camera', '--max-error', '1']
+    assert replay(*options) == 2
+    assert 'no row of a chunk met a recorded command' in capsys.readouterr().err
+
+
 def test_a_threshold_decides_the_exit_status(bag, checkpoint, capsys):
     assert replay(bag, '--checkpoint', checkpoint, '--max-error', '100') == 0
     assert replay(bag, '--checkpoint', checkpoint, '--max-error', '1e-6') == 1

@@ -24,6 +24,7 @@ from hbvla_ros.vla.platform import ALOHA
 
 PROFILE = RobotProfile.load('aloha_sim')
 CAMERAS = tuple(camera.name for camera in PROFILE.cameras)
+ROBOTS = sorted(path.stem for path in share_path('config', 'robots').glob('*.yaml'))
 # Reason of a hold without the joint states of the left arm.
 LOST = 'no joint states for # s from left/joint_states'
 START, ROWS, STEP = 1_700_000_000.0, 10, 0.04
@@ -36,16 +37,20 @@ class Recorder:
 
     checkpoint = 'recorder-0000'
 
-    def __init__(self, beside=0.0, start=START, robot='aloha_sim'):
-        self.platform = dataclasses.replace(ALOHA, robot=robot, cameras=CAMERAS, chunk=ROWS)
-        self._motion, self._beside, self._start = Motion(PROFILE, 0), beside, start
-        self.observations = []
+    def __init__(self, beside=0.0, start=START, robot='aloha_sim', profile=PROFILE):
+        cameras, width = tuple(one.name for one in profile.cameras), len(profile.action_names)
+        self.platform = dataclasses.replace(
+            ALOHA, robot=robot, cameras=cameras, chunk=ROWS, action_dim=width, proprio_dim=width
+        )
+        self._motion, self._beside, self._start = Motion(profile, 0), beside, start
+        self._profile, self.observations = profile, []
 
     def act(self, observation):
         self.observations.append(observation)
         due = observation.stamp - self._start + STEP * np.arange(ROWS)
         rows = np.array([self._motion.at(time) for time in due])
-        rows[:, ~PROFILE.is_gripper] += self._beside * np.arange(ROWS)[:, None]
+        rows[:, ~self._profile.is_gripper] += self._beside * np.arange(ROWS)[:, None]
+        rows = self._profile.pose_to_action(rows)
         return ActionChunk(rows, observation.stamp, STEP, observation.stamp,
                            observation.instruction, self.checkpoint)  # fmt: skip
 
@@ -86,7 +91,10 @@ def check_commands(result, profile):
     sent = np.array([tick.command for tick in ticks if tick.command is not None])
     assert np.isfinite(sent).all()
     assert (sent >= stage.lower - 1e-9).all() and (sent <= stage.upper + 1e-9).all()
-    assert (np.abs(np.diff(sent, axis=0)) <= stage.velocity * stage.period + 1e-9).all()
+    steps = np.diff(sent, axis=0)
+    assert (np.abs(steps) <= stage.velocity * stage.period + 1e-9).all()
+    changes = np.abs(np.diff(steps, axis=0))
+    assert (changes <= stage.acceleration * stage.period**2 + 1e-9).all()
     elapsed = [tick.instant.elapsed for tick in ticks]
     assert (np.diff(elapsed) > 0.5 * stage.period).all()
     commands = result.report['commands']
@@ -177,6 +185,23 @@ def test_simulated_time(simulated):
     times = np.array([tick.instant.now for tick in first.replayed.ticks])
     np.testing.assert_allclose(np.diff(times[:40]), 0.04, atol=1e-6)
     assert first.report['hold_after_last_message_s'] <= SOON + 0.05
+
+
+@pytest.mark.parametrize('robot', ROBOTS)
+def test_every_robot(tmp_path, robot):
+    """Its gripper units, limits, adapters and raw images, with a spike in the middle."""
+    profile = RobotProfile.load(robot)
+    options = FixtureOptions(seconds=1.2, size=(32, 24))
+    write_fixture(tmp_path / 'bag', profile, options)
+    policy = Recorder(robot=profile.robot, profile=profile)
+    spike = [parse_spike('0.7@0.4')]
+    report = replay(tmp_path / 'bag', policy=policy, profile=profile, events=spike).report
+    assert report['open_loop_error']['joints_rad'] < 2e-3
+    assert report['commands']['running'] >= 0.4 * profile.control_rate
+    grippers = report['open_loop_error']['grippers']
+    actions = [arm.gripper_adapter == 'parallel_gripper_action' for arm in profile.arms]
+    # The goals of gripper actions are in no bag; other commands of grippers come in steps.
+    assert grippers is None if all(actions) else grippers < 0.05
 
 
 def test_the_arms_may_be_where_they_were_recorded(bag):
