@@ -17,7 +17,14 @@ import yaml
 
 from hbvla_ros.cli.main import build_parser
 from hbvla_ros.control.profile_types import ADAPTERS, GRIPPER_ADAPTERS, SafetyProfile
-from hbvla_ros.nodes import arm_node, policy_parameters, quantize_parameters, sim_robot_node
+from hbvla_ros.nodes import (
+    arm_node,
+    bringup_node,
+    guard_node,
+    policy_parameters,
+    quantize_parameters,
+    sim_robot_node,
+)
 from hbvla_ros.nodes.lifecycle import AUTOSTART
 from hbvla_ros.packed.forms.factored import FactoredLayer
 from hbvla_ros.packed.forms.grouped import GroupedLayer, GroupedPart
@@ -40,6 +47,8 @@ FENCE = re.compile(r'^ *```(\w*)\n(.*?)^ *```', re.MULTILINE | re.DOTALL)
 TABLES = {
     'policy_node': (*policy_parameters.TABLE, AUTOSTART),
     'arm_node': (*arm_node.TABLE, AUTOSTART),
+    'guard_node': guard_node.TABLE,
+    'bringup_node': bringup_node.TABLE,
     'sim_robot_node': sim_robot_node.TABLE,
     'quantize_node': quantize_parameters.TABLE,
 }
