@@ -50,6 +50,13 @@ _CONVERSIONS = {
 }
 
 
+# How files begin and end.
+_FILES = {
+    'JPEG': (b'\xff\xd8', b'\xff\xd9'),
+    'PNG': (b'\x89PNG', b'IEND\xaeB`\x82'),
+}
+
+
 def check_raw_image(message: Any) -> None:
     """Check the fields of a sensor_msgs/Image before anything reads its pixels.
 
@@ -110,6 +117,25 @@ def _converted(image: Pixels, encoding: str) -> Pixels:
     except cv2.error as error:
         height, width = image.shape[:2]
         raise HbvlaError(f'image of {width} x {height} cannot be {encoding}') from error
+
+
+def check_compressed_image(message: Any) -> None:
+    """Check a sensor_msgs/CompressedImage before a decoder reads it.
+
+    A decoder makes a picture of half a JPEG file, grey where the other half should be.
+
+    Raises:
+        HbvlaError: no data, or a JPEG or PNG file that does not end as such a file does.
+    """
+    if len(message.data) == 0:
+        raise HbvlaError(f'compressed image ({message.format}) is empty')
+    data = bytes(message.data)
+    for kind, (start, end) in _FILES.items():
+        # Cameras that compress themselves may fill up with zeros behind the end.
+        if data.startswith(start) and not data.rstrip(b'\0').endswith(end):
+            raise HbvlaError(
+                f'compressed image ({message.format}) is a {kind} file that is cut off'
+            )
 
 
 def compressed_to_rgb(image: Any, text: str, order: str = 'auto') -> Pixels:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hbvla_ros.control.aligner import Aligned
 from hbvla_ros.control.inference import Decoder, PolicyLike, Request, infer
+from hbvla_ros.control.latency import LatencyTracker
 from hbvla_ros.control.profile import CameraProfile, RobotProfile
 from hbvla_ros.control.schedule import InferenceSchedule
 from hbvla_ros.data import ActionChunk, Observation
@@ -114,6 +115,7 @@ class PolicySide:
     _dropped: str = ''
     # Whether the arms have rows that they were not told to forget.
     _has_sent: bool = False
+    _delays: LatencyTracker = field(default_factory=LatencyTracker)
 
     @property
     def due_in(self) -> float:
@@ -132,7 +134,7 @@ class PolicySide:
             lost = self.ingest.lost(instant.received, instant.clock)
             if lost:
                 self.flush(lost)
-        if self._running is not None or not self.schedule.is_due(instant.now):
+        if self._running is not None or not self._is_due(instant):
             return False
         aligned, problem = self.ingest.align(instant.received, instant.clock, self.schedule.is_new)
         self.problem = problem
@@ -146,6 +148,9 @@ class PolicySide:
         self._dropped = ''
         self._compute(self._running, aligned)
         return True
+
+    def _is_due(self, instant: Instant) -> bool:
+        return self.schedule.is_due(instant.now, self._delays.percentile(95))
 
     def finish(self, instant: Instant) -> None:
         """The running inference ends."""
@@ -172,6 +177,7 @@ class PolicySide:
         assert inference.chunk is not None
         self.schedule.accept(inference.chunk)
         self._has_sent = True
+        self._delays.add(instant.now - inference.chunk.observation_stamp)
         refusal = self.arms.offer(inference.chunk, instant)
         return f'refused: {refusal}' if refusal else ACCEPTED
 

@@ -19,6 +19,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from hbvla_ros.control.pixels import (
+    check_compressed_image,
     check_raw_image,
     compressed_to_rgb,
     pixels_of,
@@ -65,8 +66,7 @@ def decode_image(message: CompressedImage | Image, order: str = 'auto') -> NDArr
 
 
 def _decode_compressed(message: CompressedImage, order: str) -> NDArray[np.uint8]:
-    if len(message.data) == 0:
-        raise HbvlaError(f'compressed image ({message.format}) is empty')
+    check_compressed_image(message)
     try:
         image = _BRIDGE.compressed_imgmsg_to_cv2(message, 'passthrough')
     except (cv2.error, TypeError) as error:

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Sequence
 
 import numpy as np
-from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from trajectory_msgs.msg import JointTrajectory
 
+from hbvla_ros.control.latency import LatencyTracker
 from hbvla_ros.control.schedule import InferenceSchedule
 from hbvla_ros.data import ActionChunk
 from hbvla_ros.nodes.conversions import chunk_to_message
+from hbvla_ros.nodes.lifecycle import ManagedNode
 
 
 class ChunkGate:
@@ -29,7 +30,9 @@ class ChunkGate:
         schedule: is told what the arms were sent.
     """
 
-    def __init__(self, node: Node, names: Sequence[str], schedule: InferenceSchedule) -> None:
+    def __init__(
+        self, node: ManagedNode, names: Sequence[str], schedule: InferenceSchedule
+    ) -> None:
         """Start shut."""
         self._node, self._names, self._schedule = node, names, schedule
         self._publisher = node.create_publisher(
@@ -42,6 +45,9 @@ class ChunkGate:
         # Whether the arms were sent rows since they were last told to forget them.
         self.has_sent = False
         self.dropped = 0
+        self._delays = LatencyTracker()
+        # 95th percentile of the s from a chunk's images to its way out, None while unknown.
+        self.delay: float | None = None
 
     def flush(self, now: float, checkpoint: str) -> None:
         """Tell the arms to forget what they have and hold; ``now`` in s is the message's stamp.
@@ -71,7 +77,14 @@ class ChunkGate:
             self._publisher.publish(message)
             self._schedule.accept(chunk)
             self.has_sent = True
+            self._delays.add(self._node.now() - chunk.observation_stamp)
+            self.delay = self._delays.percentile(95)
             return True
+
+    def forget_delays(self) -> None:
+        """Chunks are made by something else from now on."""
+        with self._lock:
+            self._delays, self.delay = LatencyTracker(), None
 
     def destroy(self) -> None:
         """Remove the publisher; an inference that ends later finds the gate shut."""

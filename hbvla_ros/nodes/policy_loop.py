@@ -71,6 +71,7 @@ class PolicyLoop:
         """Tell the arms to hold and begin anew: images, latencies and failures are forgotten."""
         self._frames.clear()
         self._record.forget()
+        self.gate.forget_delays()
         self.flush()
 
     def flush(self) -> None:
@@ -82,6 +83,7 @@ class PolicyLoop:
         before, self.engine = self.engine, engine
         self.flush()
         self._record.forget()
+        self.gate.forget_delays()
         self._is_late = False
         if tuple(engine.cameras) != self._frames.cameras:
             self._frames.destroy()
@@ -161,7 +163,7 @@ class PolicyLoop:
 
     def _begin_when_due(self) -> None:
         now = self._node.now()
-        if not self._schedule.is_due(now):
+        if not self._schedule.is_due(now, self.gate.delay):
             return
         aligned, problem = self._frames.observation(self._schedule.is_new)
         if problem and not self._problem:
@@ -204,5 +206,6 @@ class PolicyLoop:
             **model_values(self.engine, self._values),
             **self._record.values(),
             'chunks dropped': self.gate.dropped,
+            'images to chunk p95': self.gate.delay,
             **stream_values(self._frames, self._joints, self._node.now()),
         }

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbvla_ros.control.pixels import (
+    check_compressed_image,
     check_raw_image,
     compressed_to_rgb,
     pixels_of,
@@ -163,8 +164,7 @@ def decode_image(message: Any, order: str = 'auto') -> NDArray[np.uint8]:
             'images of bags need OpenCV: install python3-opencv or opencv-python-headless'
         ) from error
     if hasattr(message, 'format'):
-        if len(message.data) == 0:
-            raise HbvlaError(f'compressed image ({message.format}) is empty')
+        check_compressed_image(message)
         try:
             image = compressed_image_to_cvimage(message)
         except (cv2.error, AssertionError) as error:

