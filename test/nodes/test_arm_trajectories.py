@@ -156,20 +156,24 @@ def test_short_trajectories_that_lie_ahead_and_end_at_rest(controllers, robot, p
     robot.live(1.0)
     moving = [one for one in controllers.messages if len(one[2].points) > 1]
     assert len(moving) > 10
+    period = 1.0 / profile.control_rate
     for _, _, message in moving:
         times = points(message)
         stamp = to_seconds(message.header.stamp)
-        assert times[0] == pytest.approx(stamp + 1.0 / profile.control_rate)
+        assert times[0] == pytest.approx(stamp + period)
         assert (np.diff(times) > 0.0).all() and list(message.points[-1].velocities) == [0.0] * 7
+        step = np.diff([point.positions[0] for point in message.points], n=1)
+        assert np.abs(step).max() <= SPEED * period * 1.001
+        assert np.abs(np.diff(step)).max(initial=0.0) <= ACCELERATION * period**2 * 1.001
         # Four targets, and the way to rest from full speed with these limits.
         assert times[-1] - stamp < 0.16 + SPEED / ACCELERATION + ACCELERATION / JERK + 0.16
     trace = np.array(controllers.trace)
     times, path = trace[:, 0], trace[:, [1, 8]]
     assert path[-1] == pytest.approx([1.5, -1.5], abs=1e-6)
     speed = np.diff(path, axis=0) / np.diff(times)[:, np.newaxis]
-    assert np.abs(speed).max() < SPEED * 1.1
     # The controller's own velocity is continuous: no message makes it jump. Where the machine held
     # up a message for longer than targets reach, the controller had begun to brake.
+    assert np.percentile(np.abs(speed), 98) < SPEED * 1.1
     change = np.abs(np.diff(speed, axis=0)) / np.diff(times)[1:, np.newaxis]
     assert np.percentile(change, 98) < 1.5 * ACCELERATION
     assert controllers.late <= len(controllers.messages) // 20
