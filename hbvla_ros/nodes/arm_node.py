@@ -266,6 +266,7 @@ class ArmNode(ManagedNode):
             'joint state rate': self._joints.rate.read(),
             'joint state age': self._joints.age(),
             'joint states refused': self._joints.refused,
+            'last joint states refused': self._joints.refusal,
             **clamps,
         }
         self._reporter.publish(level, text, values, self.now())

@@ -25,6 +25,10 @@ class JointReader:
     """Subscribes to every arm's joint states on behalf of a node.
 
     Poses are in action order (see :mod:`hbvla_ros.control.profile`).
+
+    Attributes:
+        refused: how many messages could not be read.
+        refusal: what was wrong with the last of them, empty before the first.
     """
 
     def __init__(self, node: Node, profile: RobotProfile) -> None:
@@ -32,7 +36,7 @@ class JointReader:
         self._node = node
         self.streams = ArmStreams(profile)
         self.rate = RateMeter()
-        self.refused = 0
+        self.refused, self.refusal = 0, ''
         quality = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscriptions = [
             node.create_subscription(
@@ -46,7 +50,7 @@ class JointReader:
         try:
             self.streams.add(index, message, stamp, time.monotonic(), self._node_time())
         except HbvlaError as error:
-            self.refused += 1
+            self.refused, self.refusal = self.refused + 1, str(error)
             self._node.get_logger().error(str(error), throttle_duration_sec=1.0)
             return
         self.rate.tick()
