@@ -207,5 +207,7 @@ class PolicyLoop:
             **self._record.values(),
             'chunks dropped': self.gate.dropped,
             'images to chunk p95': self.gate.delay,
+            'inference deadline': self._values['inference_deadline'],
+            'hold on loss': self._values['hold_on_loss'],
             **stream_values(self._frames, self._joints, self._node.now()),
         }
