@@ -329,7 +329,8 @@ class TestGripperAction:
 
         output, server, offer = gripper
         now = [10.0]
-        monkeypatch.setattr(module.time, 'monotonic', lambda: now[0])
+        stand_in = types.SimpleNamespace(monotonic=lambda: now[0])
+        monkeypatch.setattr(module, 'time', stand_in)
         server.accepts = False
         assert len(offer(1.0)) == 1 and 'refuses goals' in output.problem()
         assert len(offer(1.0)) == 1
