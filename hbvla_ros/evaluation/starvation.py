@@ -50,23 +50,20 @@ class Starvation:
             delays = {number: run_delay(number) for number in numbers}
             self._samples.append((time.monotonic(), delays))
 
-    def waited(self, begin: float, end: float) -> float:
-        """Seconds that processes waited between two times on the monotonic clock.
+    def waited(self, begin: float, end: float) -> list[float]:
+        """Seconds that each process waited between two times on the monotonic clock.
 
-        Those of all processes add up: what one is to notice, another is to act upon. A process
-        that does not run at both times does not count.
+        A process that did not run all the time does not count.
         """
         samples = list(self._samples)
-        inside = [delays for at, delays in samples if begin <= at <= end]
-        if not inside:
-            return 0.0
-        total = 0.0
-        for number in set.intersection(*(set(delays) for delays in inside)):
+        inside = [set(delays) for at, delays in samples if begin <= at <= end]
+        waits = []
+        for number in set.intersection(*inside) if inside else ():
             track = [(at, delays[number]) for at, delays in samples if number in delays]
             at, delay = np.array(track).T
             first, last = np.interp([begin, end], at, delay)
-            total += max(float(last - first), 0.0)
-        return total
+            waits.append(max(float(last - first), 0.0))
+        return waits
 
     def close(self) -> None:
         """End the thread."""

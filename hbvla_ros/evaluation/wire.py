@@ -162,6 +162,9 @@ def stood_still(beats: Sequence[Beat], begin: float, end: float) -> float:
     """
     if not beats or beats[0].sent > begin or beats[-1].sent < end:
         raise HbvlaError('the canary was not heard all the time: nothing is known of the machine')
+    # What was lost at another time is of no matter.
+    first = max(i for i, beat in enumerate(beats) if beat.sent <= begin)
+    beats = beats[first : 1 + min(i for i, beat in enumerate(beats) if beat.sent >= end)]
     numbers = np.array([beat.number for beat in beats])
     if (np.diff(numbers) != 1).any():
         raise HbvlaError('beats of the canary were lost: nothing is known of the machine')
@@ -185,12 +188,14 @@ class Hold:
 
     Attributes:
         seconds: from the last valid input to the last command that moved an arm; 0 if none did.
-        standstill: how much of that the machine provably let somebody wait.
+        standstill: how much of that the machine provably let one of those involved wait.
+        together: the same, of all those involved added up: what one notices, another acts upon.
         bound: what is allowed.
     """
 
     seconds: float
     standstill: float
+    together: float
     bound: float
 
     @property
@@ -200,11 +205,12 @@ class Hold:
 
     @property
     def tells(self) -> bool:
-        """Whether it shows anything: kept without allowance, or the allowance is the lesser part.
+        """Whether it shows anything, well or ill.
 
-        A machine that stood still for most of the time has to be asked again, whatever came out.
+        What was kept without any allowance was kept. Otherwise a machine on which the nodes waited
+        for half of the bound or more has to be asked again, whatever came out.
         """
-        return self.seconds <= self.bound or self.standstill <= 0.5 * self.bound
+        return self.seconds <= self.bound or self.together <= 0.5 * self.bound
 
 
 def hold_after(
@@ -213,7 +219,7 @@ def hold_after(
     valid: float,
     bound: float,
     until: float,
-    waited: Callable[[float, float], float],
+    waited: Callable[[float, float], Sequence[float]],
     silent: bool = False,
 ) -> Hold:
     """Measure the hold of all arms together.
@@ -224,7 +230,7 @@ def hold_after(
         valid: when the last valid input came.
         bound: what is allowed from then to the hold, s.
         until: to when the recording is looked at.
-        waited: seconds between two times that the nodes waited for a processor.
+        waited: seconds between two times that each node waited for a processor.
         silent: whether the hold is to be silence, and not the same command again and again.
 
     Raises:
@@ -239,8 +245,8 @@ def hold_after(
             raise HbvlaError(f'arm {index}: {"still" if silent else "no longer"} commanded')
     moved = [last_motion(commands, valid, until) for commands in arms]
     last = max([time for time in moved if time is not None], default=valid)
-    standstill = max(stood_still(beats, valid, last), waited(valid, last))
-    return Hold(last - valid, min(standstill, last - valid), bound)
+    waits = [stood_still(beats, valid, last), *waited(valid, last)]
+    return Hold(last - valid, max(waits), sum(waits), bound)
 
 
 def is_moving(commands: Sequence[Command], begin: float, end: float) -> bool:

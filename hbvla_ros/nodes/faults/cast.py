@@ -27,6 +27,9 @@ STRICT = {
     # After a hold the arms are led to the motion, or catching up with it would count as clamping.
     'start_mismatch': 0.1,
     'ramp_velocity': 2.0,
+    # At full speed the pose that was measured two control periods ago is as far away as the shipped
+    # bound: a hold would go back to it.
+    'lag_bound': 0.5,
 }
 _DIAGNOSTICS_RATE = 10.0
 # Shorter than the 2 s that an inference is to be late by.

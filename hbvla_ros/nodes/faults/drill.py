@@ -33,7 +33,7 @@ _MOVING, _HOLDING = 0.3, 0.4
 _SILENCE = 0.4
 _FLOOD_SECONDS, _FLOOD_PERIOD = 1.2, 0.005
 # What a machine that stands still spoils is done again so often.
-_ATTEMPTS = 4
+_ATTEMPTS = 8
 _POLL = 0.01
 # What the safety stage counts while it leads the arms to where the policy wants them.
 _CAUGHT_UP = ('ramp', 'velocity')
@@ -68,11 +68,12 @@ class Drill:
 
     Attributes:
         recorder: everything that was seen.
+        node, profile, cast: as given.
     """
 
     def __init__(self, node: Node, profile: RobotProfile, cast: Cast) -> None:
         """Listen."""
-        self._node, self._profile, self.cast = node, profile, cast
+        self.node, self.profile, self.cast = node, profile, cast
         self.recorder = Recorder(node, profile)
         self.recorder.intrusion = intrusion(profile)
         self._faults = request.FaultSource(node)
@@ -99,6 +100,10 @@ class Drill:
             if time.monotonic() > end:
                 raise HbvlaError(f'not within {patience:.0f} s: {what}{self._situation()}')
             time.sleep(_POLL)
+
+    def now(self) -> float:
+        """Time in s on the recorder's clock."""
+        return time.monotonic()
 
     def _situation(self) -> str:
         said = [self.recorder.of(name)[-1:] for name in (GUARD, ARMS, POLICY)]
@@ -247,7 +252,10 @@ class Drill:
     def _doubt(self, kind: Kind, hold: Hold, valid: float, begun: float) -> str:
         """Why an attempt shows nothing, well or ill; empty if it does."""
         if not hold.tells:
-            return f'the machine stood still for {hold.standstill:.2f} of {hold.seconds:.2f} s'
+            return (
+                f'the arms held after {hold.seconds:.2f} s, in which the nodes waited '
+                f'{hold.together:.2f} s for a processor'
+            )
         if not self._moved(valid - _MOVING, valid):
             return 'the arms did not move before'
         # A chunk that was made between two instructions of a flood is a good one; but the next
