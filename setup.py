@@ -48,7 +48,7 @@ def data_files():
     share = Path('share') / PACKAGE
     entries = [
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
-        (str(share), ['package.xml']),
+        (str(share), ['package.xml', 'QUALITY_DECLARATION.md']),
     ]
     for top in ('launch', 'config', 'models'):
         for folder in sorted({path.parent for path in Path(top).rglob('*') if path.is_file()}):
@@ -81,6 +81,9 @@ setup(
             'hbvla = hbvla_ros.cli.main:main',
             'policy_node = hbvla_ros.nodes.policy_node:main',
             'arm_node = hbvla_ros.nodes.arm_node:main',
+            'guard_node = hbvla_ros.nodes.guard_node:main',
+            'bringup_node = hbvla_ros.nodes.bringup_node:main',
+            'replay_node = hbvla_ros.nodes.replay_node:main',
             'quantize_node = hbvla_ros.nodes.quantize_node:main',
             'sim_robot_node = hbvla_ros.nodes.sim_robot_node:main',
         ],

@@ -235,6 +235,11 @@ def check_device(device: str | torch.device) -> None:
         raise HbvlaError(f'device {device}: not available here ({reason}); use cpu') from error
 
 
+def device_memory(device: str | torch.device) -> int:
+    """Bytes that tensors of this process take on a GPU."""
+    return torch.cuda.memory_allocated(device)
+
+
 def _load_deployed(
     folder: Path,
     platform: Platform,

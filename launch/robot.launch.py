@@ -1,10 +1,10 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""Policy and arms on a robot; the drivers and cameras that its profile names must be up."""
+"""Guard, arms and policy on a robot; the drivers and cameras that its profile names must be up."""
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import LifecycleNode, Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
@@ -19,29 +19,36 @@ ARGUMENTS = (
     ('namespace', '', 'Namespace of all nodes and of the relative topics in the profile.'),
     ('use_sim_time', 'false', 'Take time from /clock instead of the system.'),
     ('params_file', PARAMETERS, 'Parameters of the nodes.'),
-    ('autostart', 'true', 'Configure and activate the nodes; false waits for a manager.'),
+    (
+        'autostart',
+        'true',
+        'Configure and activate the nodes; false waits for bringup_node/start or your manager.',
+    ),
     ('log_level', 'info', 'Log level of the nodes: debug, info, warn, error or fatal.'),
     ('respawn', 'false', 'Start a node again when it dies.'),
 )
 
 
-def managed_node(name, **parameters):
-    """One of our lifecycle nodes with the parameters that all of them share."""
-    return LifecycleNode(
+def text(argument):
+    """A launch argument as a string parameter, also when it looks like a number."""
+    return ParameterValue(LaunchConfiguration(argument), value_type=str)
+
+
+def truth(argument):
+    """A launch argument as a parameter that is true or false."""
+    return ParameterValue(LaunchConfiguration(argument), value_type=bool)
+
+
+def node(name, kind=Node, **parameters):
+    """One of our nodes with what all of them share."""
+    return kind(
         package='hbvla_ros',
         executable=name,
         name=name,
         namespace=LaunchConfiguration('namespace'),
         parameters=[
             LaunchConfiguration('params_file'),
-            {
-                'robot': text('robot'),
-                'use_sim_time': ParameterValue(
-                    LaunchConfiguration('use_sim_time'), value_type=bool
-                ),
-                'autostart': ParameterValue(LaunchConfiguration('autostart'), value_type=bool),
-                **parameters,
-            },
+            {'use_sim_time': truth('use_sim_time'), **parameters},
         ],
         arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
         respawn=LaunchConfiguration('respawn'),
@@ -50,24 +57,23 @@ def managed_node(name, **parameters):
     )
 
 
-def text(argument):
-    """A launch argument as a string parameter, also when it looks like a number."""
-    return ParameterValue(LaunchConfiguration(argument), value_type=str)
+def managed_node(name, **parameters):
+    """A lifecycle node; bringup_node moves it, and nothing else does."""
+    return node(name, LifecycleNode, robot=text('robot'), autostart=False, **parameters)
 
 
 def generate_launch_description():
+    policy = {name: text(name) for name in ('checkpoint', 'instruction', 'platform', 'device')}
     return LaunchDescription(
         [
             *(
                 DeclareLaunchArgument(name, default_value=default, description=description)
                 for name, default, description in ARGUMENTS
             ),
-            managed_node(
-                'policy_node',
-                **{
-                    name: text(name) for name in ('checkpoint', 'instruction', 'platform', 'device')
-                },
-            ),
-            managed_node('arm_node'),
+            # First, so that it watches before there is anything to watch.
+            node('guard_node', robot=text('robot')),
+            managed_node('arm_node', require_guard=True),
+            managed_node('policy_node', **policy),
+            node('bringup_node', autostart=truth('autostart')),
         ]
     )

@@ -1,5 +1,5 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""The simulated two-arm robot with policy and arms: robot.launch.py plus the robot itself."""
+"""The simulated two-arm robot with all of robot.launch.py: guard, arms and policy."""
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
@@ -23,7 +23,11 @@ ARGUMENTS = (
     ('namespace', '', 'Namespace of all nodes and of the relative topics in the profile.'),
     ('use_sim_time', 'true', 'Take time from the simulator; false is only for tests.'),
     ('params_file', PARAMETERS, 'Parameters of the nodes.'),
-    ('autostart', 'true', 'Configure and activate the nodes; false waits for a manager.'),
+    (
+        'autostart',
+        'true',
+        'Configure and activate the nodes; false waits for bringup_node/start or your manager.',
+    ),
     ('log_level', 'info', 'Log level of the nodes: debug, info, warn, error or fatal.'),
     ('respawn', 'false', 'Start a node again when it dies.'),
 )

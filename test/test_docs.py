@@ -16,8 +16,15 @@ import torch
 import yaml
 
 from hbvla_ros.cli.main import build_parser
-from hbvla_ros.control.profile_types import SafetyProfile
-from hbvla_ros.nodes import arm_node, policy_parameters, quantize_parameters, sim_robot_node
+from hbvla_ros.control.profile_types import ADAPTERS, GRIPPER_ADAPTERS, SafetyProfile
+from hbvla_ros.nodes import (
+    arm_node,
+    bringup_node,
+    guard_node,
+    policy_parameters,
+    quantize_parameters,
+    sim_robot_node,
+)
 from hbvla_ros.nodes.lifecycle import AUTOSTART
 from hbvla_ros.packed.forms.factored import FactoredLayer
 from hbvla_ros.packed.forms.grouped import GroupedLayer, GroupedPart
@@ -40,6 +47,8 @@ FENCE = re.compile(r'^ *```(\w*)\n(.*?)^ *```', re.MULTILINE | re.DOTALL)
 TABLES = {
     'policy_node': (*policy_parameters.TABLE, AUTOSTART),
     'arm_node': (*arm_node.TABLE, AUTOSTART),
+    'guard_node': guard_node.TABLE,
+    'bringup_node': bringup_node.TABLE,
     'sim_robot_node': sim_robot_node.TABLE,
     'quantize_node': quantize_parameters.TABLE,
 }
@@ -94,7 +103,7 @@ def shown_commands(text):
     lines = [line.partition(' #')[0] for block in blocks for line in block.splitlines()]
     spans = re.findall(r'`([^`\n]+)`', FENCE.sub('', text))
     for line in lines + spans:
-        for found in re.finditer(r'(?:^|[\s/])hbvla ([a-z]+)\b([^;&|]*)', line):
+        for found in re.finditer(r'(?:^|[\s/])hbvla ([a-z]+(?:-[a-z]+)*)\b([^;&|]*)', line):
             yield found[1], found[2]
 
 
@@ -158,7 +167,7 @@ def test_launch_arguments(file):
 
 
 def test_profile_keys():
-    """Every key of the shipped profile is explained, and no other."""
+    """Every key of the shipped profiles is explained, and no other."""
 
     def paths(value, prefix=''):
         if isinstance(value, dict):
@@ -170,15 +179,17 @@ def test_profile_keys():
         else:
             yield prefix
 
-    content = yaml.safe_load(page('config/robots/aloha_sim.yaml'))
+    shipped = sorted((ROOT / 'config' / 'robots').glob('*.yaml'))
+    content = [yaml.safe_load(path.read_text(encoding='utf-8')) for path in shipped]
     described, last = set(), ''
     for word in names(section(page('docs/robots.md'), 'The robot profile')):
         # A word that begins with a dot takes the place of the last part of the one before.
         last = last.rpartition('.')[0] + word if word.startswith('.') else word
         kinds = ('observed', 'action', 'command') if '.*.' in last else ('',)
         described |= {last.replace('*', kind) for kind in kinds}
-    described -= {'arms[]', 'cameras[]', 'forward_command', 'joint_state'}
-    assert described == set(paths(content))
+    described -= {'arms[]', 'cameras[]', 'stop_services[]', *ADAPTERS, *GRIPPER_ADAPTERS}
+    found = {path for profile in content for path in paths(profile)}
+    assert described == found
     assert {f'safety.{field.name}' for field in dataclasses.fields(SafetyProfile)} <= described
 
 

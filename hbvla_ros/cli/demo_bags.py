@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from hbvla_ros.sim.dataset import DatasetManifest
+    from hbvla_ros.sim.dataset_manifest import DatasetManifest
 
 _ROBOT = 'aloha_sim'
 
@@ -50,7 +50,7 @@ def write_bags_of(
         return []
     from hbvla_ros.control.profile import RobotProfile
     from hbvla_ros.recordings.demo_bags import write_bags
-    from hbvla_ros.sim.dataset import episode_path
+    from hbvla_ros.sim.dataset_manifest import episode_path
 
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     kept = [seed for seed in seeds if str(seed) in manifest.episodes]

@@ -13,7 +13,8 @@ from hbvla_ros.cli.demo_bags import add_bag_arguments, write_bags_of
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from hbvla_ros.sim.dataset import DatasetManifest, EpisodeResult
+    from hbvla_ros.evaluation.policy_actor import PolicyActors
+    from hbvla_ros.sim.dataset_manifest import DatasetManifest, EpisodeResult
 
 _FIRST_SEED = 1_000_000
 
@@ -49,6 +50,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help='image height and width (default: %(default)s)',
     )  # fmt: skip
     parser.add_argument(
+        '--policy', type=Path, metavar='CHECKPOINT',
+        help='let this checkpoint drive, alone or in turn with the expert, which labels its '
+        'states; every episode is kept',
+    )  # fmt: skip
+    parser.add_argument(
         '--measure', action='store_true',
         help='record nothing: say how often the expert succeeds, undisturbed and disturbed',
     )  # fmt: skip
@@ -73,6 +79,7 @@ def _record(arguments: argparse.Namespace) -> int:
     from rich.progress import TimeRemainingColumn as Remaining
 
     folders = task_folders(arguments.out, arguments.task)
+    actors = _actors(arguments)
     console = Console()
     columns = (
         TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), Remaining(),
@@ -81,15 +88,32 @@ def _record(arguments: argparse.Namespace) -> int:
     lines = []
     with Progress(*columns, console=console) as bar:
         for name, folder in folders.items():
-            manifest = _generate(arguments, name, folder, bar)
-            lines.append(
+            manifest, succeeded = _generate(arguments, name, folder, actors, bar)
+            made = (
                 f'{folder}: {name}, {len(manifest.episodes)} episodes, {manifest.frames} frames, '
-                f'{len(manifest.failed)} discarded ({100 * manifest.success_rate:.1f} % kept)'
             )
+            if actors is None:
+                kept = 100 * manifest.success_rate
+                lines.append(f'{made}{len(manifest.failed)} discarded ({kept:.1f} % kept)')
+            else:
+                lines.append(
+                    f'{made}driven by {manifest.policy}; {succeeded} of the {arguments.episodes} '
+                    'asked for succeeded, most of them with help of the expert: no success rate'
+                )
             lines += write_bags_of(arguments, name, folder, manifest, bar)
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     return 0
+
+
+def _actors(arguments: argparse.Namespace) -> PolicyActors | None:
+    """The policy that drives; what is wrong with it shows here, before any worker starts."""
+    if arguments.policy is None:
+        return None
+    from hbvla_ros.evaluation.policy_actor import PolicyActors
+    from hbvla_ros.sim.dataset_manifest import CONTROL_RATE
+
+    return PolicyActors.of(arguments.policy, CONTROL_RATE)
 
 
 def task_folders(out: Path, names: Sequence[str]) -> dict[str, Path]:
@@ -115,24 +139,30 @@ def task_folders(out: Path, names: Sequence[str]) -> dict[str, Path]:
 
 
 def _generate(
-    arguments: argparse.Namespace, name: str, folder: Path, bar: Progress
-) -> DatasetManifest:
-    """The demonstrations of one task."""
+    arguments: argparse.Namespace,
+    name: str,
+    folder: Path,
+    actors: PolicyActors | None,
+    bar: Progress,
+) -> tuple[DatasetManifest, int]:
+    """The demonstrations of one task, and how many of the episodes asked for succeeded."""
     from hbvla_ros.sim.dataset import generate
 
-    kept = frames = 0
+    kept = frames = succeeded = 0
     row = bar.add_task(name, total=arguments.episodes, kept=0, frames=0)
 
     def note(result: EpisodeResult) -> None:
-        nonlocal kept, frames
-        kept += result.success
+        nonlocal kept, frames, succeeded
+        succeeded += result.success
+        kept += result.kept
         frames += result.frames
         bar.update(row, advance=1, kept=kept, frames=frames)
 
-    return generate(
+    manifest = generate(
         folder, arguments.episodes, arguments.seed, arguments.workers, arguments.camera_size,
-        note, name,
+        note, name, actors,
     )  # fmt: skip
+    return manifest, succeeded
 
 
 def _measure(arguments: argparse.Namespace) -> int:
@@ -144,7 +174,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     from hbvla_ros.evaluation.statistics import SuccessRate
     from hbvla_ros.sim.measurement import measure_expert
 
-    for name in ('out', 'bags'):
+    for name in ('out', 'bags', 'policy'):
         if getattr(arguments, name) is not None:
             raise HbvlaError(f'--measure records nothing: leave out --{name}')
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)

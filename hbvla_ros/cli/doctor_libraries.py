@@ -1,10 +1,9 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""The checks of ``hbvla doctor`` that concern Python libraries, network and simulator."""
+"""The checks of ``hbvla doctor`` that concern Python libraries and the simulator."""
 
 from __future__ import annotations
 
 import importlib.util
-import shutil
 
 from hbvla_ros.cli.doctor_rows import Row, probe
 
@@ -15,14 +14,13 @@ def check_numpy() -> Row:
     version = found.get('version', '')
     numbers = tuple(int(part) for part in version.split('.')[:2]) if version else ()
     fits = (1, 21) <= numbers < (2, 3) if numbers else False
-    state = 'ok' if fits else ('limited' if numbers else 'missing')
+    state = 'ok' if fits else ('warning' if numbers else 'fault')
     return Row(
         'numpy',
         state,
         version or error,
         'everything computes with it; cv_bridge and the ROS 2 messages fit 1.21 to 2.2',
         "pip install 'numpy>=1.21,<2.3'",
-        required=True,
     )
 
 
@@ -40,51 +38,10 @@ def check_libraries() -> Row:
     versions = ', '.join(f'{name} {version}' for name, version in found.items() if version != '?')
     return Row(
         'libraries',
-        'ok' if found else 'missing',
+        'ok' if found else 'fault',
         versions if found else error,
         'checkpoints, prompts, images, recordings, profiles and reports need them',
         'pip install --editable .',
-        required=True,
-    )
-
-
-def check_torch() -> Row:
-    """PyTorch, and the GPU if it sees one."""
-    code = (
-        'import json, torch\n'
-        'gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]\n'
-        'print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda,\n'
-        '                  "gpus": gpus, "works": float(torch.ones(2).sum())}))'
-    )
-    found, error = probe(code)
-    if not found:
-        return Row(
-            'torch', 'missing', error, 'the network runs on it', 'pip install torch', required=True
-        )
-    gpus = ', '.join(found['gpus'])
-    text = f'{found["version"]}, ' + (f'CUDA {found["cuda"]}: {gpus}' if gpus else 'CPU only')
-    unused = not gpus and shutil.which('nvidia-smi') is not None
-    if unused:
-        text += ', though this machine has an NVIDIA driver'
-    return Row(
-        'torch',
-        'limited' if unused else 'ok',
-        text,
-        'the network runs on it; 7 B policies need a GPU, the shipped small one does not',
-        'install the build of torch for the GPU of this machine',
-        required=True,
-    )
-
-
-def check_kernels() -> Row:
-    """Which code multiplies with packed sign planes."""
-    triton = importlib.util.find_spec('triton') is not None
-    return Row(
-        'kernels',
-        'ok',
-        'torch reference' + ('; Triton is installed and not used yet' if triton else ', no Triton'),
-        'packed layers are multiplied with it on every device',
-        'nothing to do: the reference runs wherever torch runs',
     )
 
 
@@ -100,7 +57,7 @@ def check_simulator() -> Row:
     found, error = probe(code)
     return Row(
         'simulator',
-        'ok' if found else 'missing',
+        'ok' if found else 'warning',
         ', '.join(f'{name} {version}' for name, version in found.items()) or error,
         'the simulated robot, `hbvla demo`, `hbvla eval` and `hbvla demos` run in it',
         "pip install --editable '.[sim]'",
@@ -131,12 +88,11 @@ def check_renderer() -> Row:
     text = ', '.join(working or [f'{name}: {result}' for name, result in results.items()])
     return Row(
         'renderer',
-        'ok' if works else 'missing',
+        # A robot needs no simulator; but one that is installed has to be able to draw.
+        'ok' if works else 'fault' if installed else 'warning',
         text or 'MuJoCo is not installed',
         'the cameras of the simulated robot are drawn off-screen',
         'apt-get install libegl1 libgl1-mesa-dri, or libosmesa6',
-        # A robot needs no simulator; but one that is installed has to be able to draw.
-        required=installed,
     )
 
 
@@ -149,7 +105,7 @@ def check_video() -> Row:
     found, error = probe(code)
     return Row(
         'video',
-        'ok' if found else 'missing',
+        'ok' if found else 'warning',
         f'ffmpeg {found["version"]}' if found else error,
         'the report of `hbvla demo` shows a short video',
         "pip install 'imageio[ffmpeg]'",

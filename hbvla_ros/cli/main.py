@@ -15,7 +15,10 @@ from hbvla_ros.errors import HbvlaError
 
 # In the order of the help text: from a checkpoint to moving arms. Modules are imported only to
 # build their parser; what is heavy is imported inside their ``run``.
-_COMMANDS = ('quantize', 'info', 'act', 'eval', 'demo', 'demos', 'train', 'bench', 'doctor')
+_COMMANDS = (
+    'quantize', 'info', 'act', 'replay', 'record-fixture', 'eval', 'demo', 'demos', 'train',
+    'bench', 'doctor',
+)  # fmt: skip
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -27,7 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument('--version', action='version', version=__version__)
     subparsers = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     for name in _COMMANDS:
-        importlib.import_module(f'hbvla_ros.cli.{name}').add_parser(subparsers)
+        module = importlib.import_module(f'hbvla_ros.cli.{name.replace("-", "_")}')
+        module.add_parser(subparsers)
     return parser
 
 

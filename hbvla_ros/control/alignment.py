@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,30 +51,61 @@ class Sample(Protocol):
 AnySample = TypeVar('AnySample', bound=Sample)
 
 
-def frames_problem(stamps: Mapping[str, float | None], now: float, safety: SafetyProfile) -> str:
-    """What keeps the newest frames from being one observation; empty if nothing does.
+class Finding(NamedTuple):
+    """What keeps images from being one observation.
+
+    Attributes:
+        text: in words, empty if nothing does.
+        counter: name in :class:`~hbvla_ros.control.streams.StreamCounters`, empty for none.
+        cameras: whose images are to blame.
+    """
+
+    text: str
+    counter: str = ''
+    cameras: tuple[str, ...] = ()
+
+
+def frames_problem(
+    stamps: Mapping[str, float | None], now: float, safety: SafetyProfile
+) -> Finding:
+    """What keeps the newest frames from being one observation.
 
     Args:
         stamps: camera to the exposure time in s of its newest frame, None before the first.
         now: present time in s, on the same clock.
         safety: oldest age and largest skew.
     """
-    known = []
-    for name, stamp in stamps.items():
-        if stamp is None:
-            return f'no image from {name}'
-        # A stamp ahead of the clock is as wrong as an old one.
-        if abs(now - stamp) > safety.image_timeout:
-            return f'image from {name} is {now - stamp:.3f} s old'
-        known.append(stamp)
-    if max(known) - min(known) > safety.image_skew:
-        return f'images are {max(known) - min(known):.3f} s apart'
-    return ''
+    missing = [name for name, stamp in stamps.items() if stamp is None]
+    if missing:
+        return Finding(f'no image from {missing[0]}')
+    known = {name: stamp for name, stamp in stamps.items() if stamp is not None}
+    # A stamp ahead of the clock is as wrong as an old one.
+    old = [name for name, stamp in known.items() if abs(now - stamp) > safety.image_timeout]
+    if old:
+        stamp = known[old[0]]
+        text = f'image from {old[0]} is {now - stamp:.3f} s old'
+        if stamp == 0.0:
+            text = f'image from {old[0]} has no stamp: the driver must fill in header.stamp'
+        return Finding(text, 'too_old', tuple(old))
+    newest = max(known.values())
+    behind = [name for name, stamp in known.items() if newest - stamp > safety.image_skew]
+    if behind:
+        text = f'images are {newest - min(known.values()):.3f} s apart'
+        return Finding(text, 'skewed', tuple(behind))
+    return Finding('')
 
 
 def reference_stamp(stamps: Iterable[float]) -> float:
     """Time in s an observation is dated: its oldest image, so that no row is dated too late."""
     return min(stamps)
+
+
+def measured_at(stamp: float, latency: float) -> float:
+    """When something was measured: its stamp less the latency of its stream, both in s.
+
+    A stamp of zero says that there is none, whatever the latency.
+    """
+    return stamp - latency if stamp != 0.0 else 0.0
 
 
 def pose_history(profile: RobotProfile) -> int:

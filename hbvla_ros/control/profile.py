@@ -15,11 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbvla_ros.control.profile_reader import read_profile
-from hbvla_ros.control.profile_types import ArmProfile, CameraProfile, GripperMap, SafetyProfile
+from hbvla_ros.control.profile_types import (
+    ArmProfile,
+    CameraProfile,
+    GripperMap,
+    SafetyProfile,
+    StopService,
+)
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.resources import share_path
 
-__all__ = ['ArmProfile', 'CameraProfile', 'GripperMap', 'RobotProfile', 'SafetyProfile']
+__all__ = [
+    'ArmProfile',
+    'CameraProfile',
+    'GripperMap',
+    'RobotProfile',
+    'SafetyProfile',
+    'StopService',
+]
 
 Vector = NDArray[np.float64]
 
@@ -36,6 +49,7 @@ class RobotProfile:
         arms: arms in action order.
         cameras: cameras by their names in the checkpoint.
         safety: margins, bounds and watchdog times.
+        stop_services: what the guard calls when a stop latches.
     """
 
     name: str
@@ -45,6 +59,7 @@ class RobotProfile:
     arms: tuple[ArmProfile, ...]
     cameras: tuple[CameraProfile, ...]
     safety: SafetyProfile
+    stop_services: tuple[StopService, ...] = ()
 
     @staticmethod
     def load(name_or_path: str | Path) -> RobotProfile:
@@ -54,15 +69,20 @@ class RobotProfile:
             HbvlaError: unknown robot, or the first fault in the file, naming file and key.
         """
         path = _find(name_or_path)
-        arms, cameras, safety, head = read_profile(path)
-        return RobotProfile(
-            path.stem, head.robot, head.control_rate, head.joint_state_rate, arms, cameras, safety
-        )
+        head, arms, cameras, safety, stops = read_profile(path)
+        return RobotProfile(path.stem, *head, arms, cameras, safety, stops)
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        """Names of the action's dimensions: each arm's joints, then its gripper joint."""
-        return tuple(name for arm in self.arms for name in arm.names)
+        """Names of the action's dimensions: each arm's joints, then its gripper joint.
+
+        Where two arms use one name for their joints, as many drivers do, all names here carry
+        their arm's name in front: ``left/joint0``.
+        """
+        names = [name for arm in self.arms for name in arm.names]
+        if len(set(names)) == len(names):
+            return tuple(names)
+        return tuple(f'{arm.name}/{name}' for arm in self.arms for name in arm.names)
 
     @property
     def is_gripper(self) -> NDArray[np.bool_]:
@@ -83,6 +103,16 @@ class RobotProfile:
     def velocity(self) -> Vector:
         """Velocity limits (A,): rad/s, grippers in full travels per second."""
         return np.concatenate([[*a.velocity, a.gripper_velocity] for a in self.arms])
+
+    @property
+    def acceleration(self) -> Vector:
+        """Acceleration limits (A,) in rad/s^2; grippers infinite, only their velocity counts."""
+        return np.concatenate([[*a.acceleration, np.inf] for a in self.arms])
+
+    @property
+    def jerk(self) -> Vector:
+        """Jerk limits (A,) in rad/s^3; grippers infinite, only their velocity counts."""
+        return np.concatenate([[*a.jerk, np.inf] for a in self.arms])
 
     @property
     def start_pose(self) -> Vector:

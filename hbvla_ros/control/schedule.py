@@ -39,12 +39,21 @@ class InferenceSchedule:
         """Whether images of time ``reference`` in s show more than the last inference saw."""
         return reference > self._reference
 
-    def is_due(self, now: float) -> bool:
-        """Whether the next inference should start at ``now`` in s."""
+    def is_due(self, now: float, latency: float | None = None) -> bool:
+        """Whether the next inference should start at ``now`` in s.
+
+        Args:
+            now: current time on the chunks' clock.
+            latency: how long a chunk takes from its images to the arms in s, measured, best a high
+                percentile; None while unknown. By the fraction it is due sooner when the present
+                chunk would run out before the next one is there.
+        """
         if now < self._started:
             # The clock went back: what is known about the present chunk no longer holds.
             self.forget()
         if self._period > 0.0:
             return now - self._started >= self._period
         chunk = self._chunk
-        return chunk is None or drained(chunk.start, chunk.end, now) >= self._fraction
+        if chunk is None or drained(chunk.start, chunk.end, now) >= self._fraction:
+            return True
+        return latency is not None and chunk.end - now <= latency

@@ -80,8 +80,11 @@ class Section:
         """A nested mapping."""
         return Section(self.take(key), self._path, self._name(key))
 
-    def sections(self, key: str) -> list[Section]:
-        """A list of mappings, at least one."""
+    def sections(self, key: str, empty: bool = False) -> list[Section]:
+        """A list of mappings, at least one unless ``empty`` allows none."""
+        if empty and self._content.get(key) == []:
+            del self._content[key]
+            return []
         entries = self._list(key)
         return [Section(e, self._path, f'{self._name(key)}[{i}]') for i, e in enumerate(entries)]
 

@@ -10,10 +10,13 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.statistics import SuccessRate
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _TEMPLATES = Path(__file__).parent / 'templates'
 
@@ -54,37 +57,46 @@ def render_report(report: Mapping[str, Any], media: Media) -> str:
             --json``, ``evaluation`` and ``in_process`` as of ``hbvla eval --json``) and ``sizes``.
         media: pictures.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
+    conditions = report['conditions']
+    return (
+        templates()
+        .get_template('report.html')
+        .render(
+            title=report['title'],
+            subtitle=report['subtitle'],
+            notices=report['notices'],
+            command=report['command'],
+            method=report['method'],
+            versions=report['versions'],
+            conditions=[_card(one) for one in conditions],
+            reading=reading(conditions),
+            sizes=[_size_row(one) for one in report['sizes']],
+            comparison=[_comparison_row(one) for one in conditions],
+            episodes=_episode_rows(conditions),
+            video=media.video and _data_address('video/mp4', media.video),
+            poster=media.poster and _data_address('image/jpeg', media.poster),
+            video_caption=media.video_caption,
+            strip=media.strip and _data_address('image/jpeg', media.strip),
+            strip_caption=media.strip_caption,
+            tracking=media.tracking and Markup(media.tracking),
+            tracking_caption=media.tracking_caption,
+            latency_plot=media.latency and Markup(media.latency),
+            latency_caption=media.latency_caption,
+        )
+    )
+
+
+def templates() -> Environment:
+    """The pages' templates; what a page lacks is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
-    )
-    conditions = report['conditions']
-    return environment.get_template('report.html').render(
-        title=report['title'],
-        subtitle=report['subtitle'],
-        notices=report['notices'],
-        command=report['command'],
-        method=report['method'],
-        versions=report['versions'],
-        conditions=[_card(one) for one in conditions],
-        reading=reading(conditions),
-        sizes=[_size_row(one) for one in report['sizes']],
-        comparison=[_comparison_row(one) for one in conditions],
-        episodes=_episode_rows(conditions),
-        video=media.video and _data_address('video/mp4', media.video),
-        poster=media.poster and _data_address('image/jpeg', media.poster),
-        video_caption=media.video_caption,
-        strip=media.strip and _data_address('image/jpeg', media.strip),
-        strip_caption=media.strip_caption,
-        tracking=media.tracking and Markup(media.tracking),
-        tracking_caption=media.tracking_caption,
-        latency_plot=media.latency and Markup(media.latency),
-        latency_caption=media.latency_caption,
     )
 
 

@@ -19,10 +19,11 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from hbvla_ros.control.pixels import (
+    check_compressed_image,
     check_raw_image,
     compressed_to_rgb,
+    pixels_of,
     raw_to_rgb,
-    without_padding,
 )
 from hbvla_ros.data import ActionChunk
 from hbvla_ros.errors import HbvlaError
@@ -48,34 +49,39 @@ def to_duration(seconds: float) -> Duration:
     return Duration(sec=whole, nanosec=rest)
 
 
-def decode_image(message: CompressedImage | Image) -> NDArray[np.uint8]:
+def decode_image(message: CompressedImage | Image, order: str = 'auto') -> NDArray[np.uint8]:
     """RGB image (H, W, 3) of a compressed or raw message, honouring its colour format.
+
+    Args:
+        message: the image.
+        order: the camera's ``encoding`` in the robot profile: `auto` believes the message.
 
     Raises:
         HbvlaError: data that is no image, or an encoding that is not 8-bit colour or grey.
     """
     if isinstance(message, CompressedImage):
-        return _decode_compressed(message)
-    return _decode_raw(message)
+        return _decode_compressed(message, order)
+    check_raw_image(message)
+    return raw_to_rgb(_raw_pixels(message), message.encoding, order)
 
 
-def _decode_compressed(message: CompressedImage) -> NDArray[np.uint8]:
-    if len(message.data) == 0:
-        raise HbvlaError(f'compressed image ({message.format}) is empty')
+def _decode_compressed(message: CompressedImage, order: str) -> NDArray[np.uint8]:
+    check_compressed_image(message)
     try:
         image = _BRIDGE.compressed_imgmsg_to_cv2(message, 'passthrough')
     except (cv2.error, TypeError) as error:
         raise HbvlaError(f'compressed image ({message.format}) cannot be decoded') from error
-    return compressed_to_rgb(image, message.format)
+    return compressed_to_rgb(image, message.format, order)
 
 
-def _decode_raw(message: Image) -> NDArray[np.uint8]:
-    check_raw_image(message)
-    # cv_bridge would read padding at the end of rows as pixels.
-    image = without_padding(message)
-    if image is None:
-        image = _BRIDGE.imgmsg_to_cv2(message, 'passthrough')
-    return raw_to_rgb(image, message.encoding)
+def _raw_pixels(message: Image) -> NDArray[np.uint8]:
+    """Pixels of a checked image, by cv_bridge where it reads them as they are."""
+    whole = message.step * message.height == message.width * message.height * 3
+    # cv_bridge would read padding at the end of rows as pixels, knows fewer formats, and fails on
+    # a mark of byte order that means nothing for bytes.
+    if whole and message.encoding in ('rgb8', 'bgr8') and not message.is_bigendian:
+        return np.asarray(_BRIDGE.imgmsg_to_cv2(message, 'passthrough'), dtype=np.uint8)
+    return pixels_of(message)
 
 
 def encode_jpeg(

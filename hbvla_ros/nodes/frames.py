@@ -1,30 +1,22 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""The newest image of every camera, undecoded, and whether they make one observation."""
+"""The cameras' topics: the newest image of each, undecoded, matched with the arms' poses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from hbvla_ros.control.alignment import frames_problem
-from hbvla_ros.control.profile import CameraProfile, SafetyProfile
+from hbvla_ros.control.aligner import Aligned, Aligner
+from hbvla_ros.control.profile import CameraProfile, RobotProfile
 from hbvla_ros.nodes.conversions import to_seconds
 from hbvla_ros.nodes.diagnostics import RateMeter
+from hbvla_ros.nodes.joint_reader import JointReader
 
 _TYPES = {'compressed': CompressedImage, 'raw': Image}
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One undecoded image; ``stamp`` in s is when it was exposed."""
-
-    message: CompressedImage | Image
-    stamp: float
 
 
 class FrameReader:
@@ -37,15 +29,25 @@ class FrameReader:
     def __init__(
         self,
         node: Node,
+        profile: RobotProfile,
         cameras: Sequence[CameraProfile],
-        safety: SafetyProfile,
+        joints: JointReader,
         on_frame: Callable[[], None],
     ) -> None:
-        """Subscribe to every camera; ``on_frame`` is called after each frame and must be quick."""
+        """Subscribe.
+
+        Args:
+            node: on whose behalf.
+            profile: oldest age, largest skew and the like.
+            cameras: those to read.
+            joints: the arms, whose poses belong to the images.
+            on_frame: called after each frame; must be quick.
+        """
         self._on_frame = on_frame
-        self._node, self._safety = node, safety
-        self._names = [camera.name for camera in cameras]
-        self._newest: dict[str, Frame] = {}
+        self._node, self._joints = node, joints
+        self.cameras = tuple(cameras)
+        self._aligner = Aligner(profile, cameras, joints.streams)
+        self.streams = self._aligner.cameras
         self.rates = {camera.name: RateMeter() for camera in cameras}
         quality = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscriptions = [
@@ -56,34 +58,34 @@ class FrameReader:
         ]
 
     def _receive(self, camera: CameraProfile, message: CompressedImage | Image) -> None:
-        stamp = to_seconds(message.header.stamp) - camera.latency
-        self._newest[camera.name] = Frame(message, stamp)
+        stamp = to_seconds(message.header.stamp)
+        self._aligner.image(camera, stamp, message.data, message)
         self.rates[camera.name].tick()
         self._on_frame()
 
-    def ages(self, now: float) -> dict[str, float]:
-        """Age in s of every camera's newest frame at ``now``, infinite before the first."""
-        return {
-            name: now - self._newest[name].stamp if name in self._newest else float('inf')
-            for name in self._names
-        }
+    def lost(self) -> str:
+        """Why nothing is known of the present, empty if cameras and arms are all there."""
+        return self._aligner.lost(*self._joints.times())
 
-    def observation(self, now: float) -> tuple[dict[str, Frame], str]:
-        """The newest frames if they make an observation at ``now`` in s.
+    def observation(self, is_new: Callable[[float], bool]) -> tuple[Aligned | None, str]:
+        """The observation that can be made now; payloads of its frames are the messages.
+
+        Args:
+            is_new: whether images of a reference time in s show more than was seen before.
 
         Returns:
-            The frames by camera and an empty text, or no frames and what is wrong.
+            The parts and an empty text; or None and what is wrong, which is nothing where there
+            is only nothing new.
         """
-        newest = {name: self._newest.get(name) for name in self._names}
-        stamps = {name: frame.stamp if frame else None for name, frame in newest.items()}
-        problem = frames_problem(stamps, now, self._safety)
-        if problem:
-            return {}, problem
-        return {name: frame for name, frame in newest.items() if frame}, ''
+        return self._aligner.observation(*self._joints.times(), is_new)
+
+    def undecodable(self, name: str) -> None:
+        """A camera's image turned out not to be one."""
+        self.streams.counters[name].undecodable += 1
 
     def clear(self) -> None:
         """Forget all frames."""
-        self._newest.clear()
+        self.streams.clear()
 
     def destroy(self) -> None:
         """Remove the subscriptions."""

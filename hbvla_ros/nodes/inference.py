@@ -1,44 +1,33 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""Loading the policy and turning one set of frames into one chunk; runs on the worker thread."""
+"""Loading the policy and asking it with ROS messages; runs on the worker thread."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hbvla_ros.control.alignment import reference_stamp
-from hbvla_ros.control.profile import CameraProfile, RobotProfile
-from hbvla_ros.data import ActionChunk, Observation
+from hbvla_ros.control import inference
+from hbvla_ros.control.inference import (
+    Outcome,
+    PolicyLike,
+    Request,
+    UndecodableImage,
+    check_policy,
+)
+from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.nodes.conversions import decode_image
-from hbvla_ros.nodes.frames import Frame
 
-# A step is often a rounded fraction, such as 0.033 for 30 Hz.
-_RATE_TOLERANCE = 0.02
-
-
-class PolicyLike(Protocol):
-    """What the node needs of a policy; :class:`hbvla_ros.policy.Policy` has it."""
-
-    @property
-    def platform(self) -> Any:
-        """Platform constants: robot, cameras, action_dim, proprio_dim, step, chunk."""
-
-    @property
-    def checkpoint(self) -> str:
-        """Identity of the checkpoint."""
-
-    def act(self, observation: Observation) -> ActionChunk:
-        """One chunk."""
-
-    def warmup(self) -> Any:
-        """Run once, so that the first real inference is not the slow one."""
-
+__all__ = [
+    'Outcome',
+    'PolicyFactory',
+    'PolicyLike',
+    'Request',
+    'UndecodableImage',
+    'check_policy',
+    'infer',
+    'load_policy',
+]
 
 PolicyFactory = Callable[[Mapping[str, Any]], PolicyLike]
 
@@ -62,95 +51,11 @@ def load_policy(values: Mapping[str, Any]) -> PolicyLike:
     )
 
 
-def check_policy(policy: PolicyLike, profile: RobotProfile) -> list[CameraProfile]:
-    """The cameras the policy needs, in its order.
-
-    A checkpoint has no joint names: that order and units agree is what the robot tag vouches for.
-
-    Raises:
-        HbvlaError: the checkpoint was trained for another robot, camera set or joint count, has
-            chunks of one row, or rows closer together than this robot is commanded.
-    """
-    platform, name = policy.platform, policy.checkpoint
-    if platform.robot != profile.robot:
-        raise HbvlaError(
-            f'checkpoint {name} is for robot {platform.robot!r}, the profile {profile.name} is '
-            f'{profile.robot!r}; use a checkpoint for this robot or, if joints, order and grippers '
-            f'are the same, a platform file with "robot": "{profile.robot}" (parameter platform, '
-            'see docs/robots.md)'
-        )
-    cameras = {camera.name: camera for camera in profile.cameras}
-    missing = [camera for camera in platform.cameras if camera not in cameras]
-    if missing:
-        raise HbvlaError(
-            f'checkpoint {name} needs camera {missing[0]!r}, the profile {profile.name} has '
-            f'{", ".join(cameras)}'
-        )
-    joints = len(profile.action_names)
-    if platform.action_dim != joints or platform.proprio_dim not in (0, joints):
-        raise HbvlaError(
-            f'checkpoint {name} has {platform.action_dim} actions and {platform.proprio_dim} '
-            f'proprioception values, the profile {profile.name} has {joints} joints'
-        )
-    if platform.chunk < 2:
-        raise HbvlaError(f'checkpoint {name} makes chunks of one row, arm_node needs two or more')
-    # Joints are interpolated between rows; rows between two commands would be lost.
-    if platform.step * profile.control_rate < 1.0 - _RATE_TOLERANCE:
-        raise HbvlaError(
-            f'checkpoint {name} has a row every {platform.step:g} s, the profile {profile.name} '
-            f'commands every {1.0 / profile.control_rate:g} s; raise rates.control'
-        )
-    return [cameras[camera] for camera in platform.cameras]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What one inference is made from; images are still undecoded."""
-
-    frames: Mapping[str, Frame]
-    pose: NDArray[np.float64]
-    instruction: str
-
-    @property
-    def stamp(self) -> float:
-        """Time of the reference image in s."""
-        return reference_stamp(frame.stamp for frame in self.frames.values())
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A chunk with the seconds that decoding and acting took."""
-
-    chunk: ActionChunk
-    decoding: float
-    acting: float
-
-
 def infer(policy: PolicyLike, profile: RobotProfile, request: Request) -> Outcome:
-    """Decode the frames and ask the policy.
+    """Decode the frames, as messages of rclpy, and ask the policy.
 
     Raises:
-        HbvlaError: an image cannot be decoded, naming its camera, or the policy refuses.
+        UndecodableImage: an image cannot be decoded.
+        HbvlaError: the policy refuses, or its chunk has the wrong shape or is not finite.
     """
-    started = time.perf_counter()
-    images = {}
-    for name, frame in request.frames.items():
-        try:
-            images[name] = decode_image(frame.message)
-        except HbvlaError as error:
-            raise HbvlaError(f'camera {name}: {error}') from error
-    decoded = time.perf_counter()
-    observation = Observation(
-        images=images,
-        # Policies see the grippers as ratios, whatever unit their own actions have.
-        proprioception=np.asarray(request.pose, dtype=np.float64),
-        instruction=request.instruction,
-        stamp=request.stamp,
-    )
-    chunk = policy.act(observation)
-    width = len(profile.action_names)
-    if np.ndim(chunk.actions) != 2 or chunk.actions.shape[1] != width:
-        raise HbvlaError(
-            f'policy returned a chunk of shape {chunk.actions.shape}, not (rows, {width})'
-        )
-    return Outcome(chunk, decoded - started, time.perf_counter() - decoded)
+    return inference.infer(policy, profile, request, decode_image)

@@ -79,6 +79,9 @@ class ManagedNode(LifecycleNode):
     def cleanup(self) -> None:
         """Undo configure; must cope with a configure that stopped half-way."""
 
+    def beat(self) -> None:
+        """Tell whoever watches this node's heart that its state has changed."""
+
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run :meth:`configure`, logging why it failed."""
         self.is_configuring = True
@@ -124,6 +127,8 @@ class ManagedNode(LifecycleNode):
         """Deactivate and shut down, from whatever state."""
         if self.is_active:
             self.trigger_deactivate()
+            # Whoever was active when it was heard last would be taken for dead.
+            self.beat()
         if self.state_label != 'finalized':
             self.trigger_shutdown()
 

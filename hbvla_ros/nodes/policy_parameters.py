@@ -6,9 +6,14 @@ from __future__ import annotations
 from hbvla_ros.nodes.parameters import Parameter
 
 TABLE = (
-    Parameter('checkpoint', '', 'Folder of the checkpoint, full precision or quantized.'),
+    Parameter(
+        'checkpoint',
+        '',
+        'Folder of the checkpoint, full precision or quantized; ~/reload loads a changed one.',
+        changeable=True,
+    ),
     Parameter('robot', 'aloha_sim', 'Robot profile: a name or the path of a profile .yaml.'),
-    Parameter('instruction', '', 'Task in words; empty waits for ~/instruction.'),
+    Parameter('instruction', '', 'Task in words; empty waits for ~/instruction.', changeable=True),
     Parameter(
         'platform', '', 'Platform name or .json, for a checkpoint that does not say its own.'
     ),
@@ -37,9 +42,22 @@ TABLE = (
         low=0.0,
         high=10.0,
     ),
-    Parameter('poll_rate', 100.0, 'How often it looks whether to start, Hz.', low=1.0, high=500.0),
     Parameter(
-        'heartbeat_rate', 10.0, 'Messages on ~/heartbeat per second, Hz.', low=0.5, high=100.0
+        'inference_deadline',
+        5.0,
+        'An inference that takes longer is reported as an error and its chunk dropped, s.',
+        low=0.05,
+        high=600.0,
+    ),
+    Parameter(
+        'hold_on_loss',
+        False,
+        'Hold as soon as a camera or an arm is lost instead of when the present chunk ends.',
+    ),
+    Parameter('wait_for_start', False, 'Once active, wait for ~/start before anything moves.'),
+    Parameter('poll_rate', 100.0, 'How often it looks what is due, Hz.', low=10.0, high=500.0),
+    Parameter(
+        'heartbeat_rate', 20.0, 'Messages on ~/heartbeat per second, Hz.', low=10.0, high=100.0
     ),
     Parameter(
         'diagnostics_rate', 1.0, 'Reports on /diagnostics per second, Hz.', low=0.1, high=10.0

@@ -58,6 +58,8 @@ TABLE = (
     ),
 )
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+# Drivers that are told one pose at a time.
+_SIMULATED = ('forward_command', 'joint_state')
 _RESET_TIMEOUT = 10.0
 _STOP_TIMEOUT = 1.0
 
@@ -71,6 +73,7 @@ class SimRobotNode(Node):
         declare(self, TABLE)
         self._values = values = read(self, TABLE)
         self.profile = RobotProfile.load(values['robot'])
+        self._check_drivers()
         self._frames = {camera.name: camera for camera in self.profile.cameras}
         rates = {camera.rate for camera in self.profile.cameras}
         pace = Pace(
@@ -93,6 +96,15 @@ class SimRobotNode(Node):
 
         values = self._values
         return AlohaSimulation(values['camera_size'], self.profile.joint_state_rate, values['task'])
+
+    def _check_drivers(self) -> None:
+        for arm in self.profile.arms:
+            if arm.adapter not in _SIMULATED or arm.gripper_adapter != 'arm':
+                raise HbvlaError(
+                    f'profile {self.profile.name}: arm {arm.name} takes {arm.adapter} with gripper '
+                    f'{arm.gripper_adapter}; the simulated robot takes {" or ".join(_SIMULATED)} '
+                    'with gripper arm'
+                )
 
     def _build_robot(self) -> None:
         self._clock_publisher = self.create_publisher(ClockMessage, '/clock', 1)

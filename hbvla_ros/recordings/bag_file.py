@@ -9,11 +9,14 @@ from types import TracebackType
 from typing import Any, NamedTuple, TypeVar
 
 from rosbags.highlevel import AnyReader
-from rosbags.typesys import Stores, get_typestore
 
 from hbvla_ros.errors import HbvlaError
+from hbvla_ros.recordings.message_types import message_types
 
 Result = TypeVar('Result')
+
+# How the library says that a message is not as long as its bytes.
+_TOO_LONG = 'size mismatch'
 
 
 class Topic(NamedTuple):
@@ -35,7 +38,8 @@ class RawMessage(NamedTuple):
 class BagFile:
     """One bag, read in a ``with`` statement or between :meth:`open` and :meth:`close`.
 
-    Bags without message definitions are read with those of ROS 2 Jazzy.
+    Bags without message definitions are read with those of
+    :mod:`hbvla_ros.recordings.message_types`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -69,7 +73,7 @@ class BagFile:
         self.close()
 
     def _opened(self) -> AnyReader:
-        reader = AnyReader([self.path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+        reader = AnyReader([self.path], default_typestore=message_types())
         reader.open()
         return reader
 
@@ -86,6 +90,11 @@ class BagFile:
                 )
             found[connection.topic] = Topic(before.type, before.messages + connection.msgcount)
         return found
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """When the first message was recorded, and the first time after the last one, in ns."""
+        return int(self._reader.start_time), int(self._reader.end_time)
 
     def messages(
         self, topics: Sequence[str], start: int | None = None, stop: int | None = None
@@ -116,10 +125,31 @@ class BagFile:
         """
         try:
             return self._reader.deserialize(message.data, message.type)
-        except Exception as error:  # the library lets IndexError, struct.error and others through
-            raise HbvlaError(
-                f'{self.path}: a message of {message.topic} is damaged; record it again'
-            ) from error
+        except Exception as error:  # IndexError, struct.error and others get through
+            content = self._without_surplus(message) if _TOO_LONG in str(error) else None
+            if content is None:
+                raise HbvlaError(
+                    f'{self.path}: a message of {message.topic} is damaged; record it again'
+                ) from error
+            return content
+
+    def _without_surplus(self, message: RawMessage) -> Any:
+        """A message with bytes of no meaning behind it, None if that is not what is wrong.
+
+        rclpy's ``serialize_message`` leaves them, more behind longer messages, so bags that a
+        program wrote have them; those of ``ros2 bag record`` have none.
+        """
+        short, long = 0, len(message.data)
+        while long - short > 1:
+            length = (short + long) // 2
+            try:
+                return self._reader.deserialize(message.data[:length], message.type)
+            except Exception as error:
+                if _TOO_LONG in str(error):
+                    long = length
+                else:
+                    short = length
+        return None
 
     def _guard(self, action: Callable[[], Result]) -> Result:
         try:

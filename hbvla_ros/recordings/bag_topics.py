@@ -30,12 +30,14 @@ class BagTopics:
         arms: topic to the numbers of the arms whose joints it has.
         instructions: topics that tell the task.
         simulated: whether the bag has its own clock.
+        namespace: what stands before the profile's relative topics, empty for nothing.
     """
 
     cameras: Mapping[str, CameraProfile]
     arms: Mapping[str, tuple[int, ...]]
     instructions: tuple[str, ...]
     simulated: bool
+    namespace: str
 
     @property
     def every(self) -> list[str]:
@@ -68,12 +70,12 @@ def find_topics(
     wanted = {f'camera {name}': known[name].topic for name in needs.cameras}
     wanted |= {f'arm {arm.name}': arm.state_topic for arm in profile.arms}
     prefix = _namespace(path, there, profile, wanted)
-    cameras = {_full(prefix, known[name].topic): known[name] for name in needs.cameras}
+    cameras = {full_name(prefix, known[name].topic): known[name] for name in needs.cameras}
     arms: dict[str, tuple[int, ...]] = {}
     for number, arm in enumerate(profile.arms):
-        topic = _full(prefix, arm.state_topic)
+        topic = full_name(prefix, arm.state_topic)
         arms[topic] = (*arms.get(topic, ()), number)
-    texts = [_full(prefix, topic) for topic in _INSTRUCTION_TOPICS]
+    texts = [full_name(prefix, topic) for topic in _INSTRUCTION_TOPICS]
     instructions = tuple(topic for topic in texts if topic in there)
     for topics, types in (
         (cameras, _IMAGE_TYPES), (arms, (_JOINTS_TYPE,)), (instructions, (_TEXT_TYPE,)),
@@ -86,10 +88,11 @@ def find_topics(
                 )
     clock = there.get(CLOCK_TOPIC, Topic('', 0))
     simulated = clock.type == _CLOCK_TYPE and clock.messages > 0
-    return BagTopics(cameras, arms, instructions, simulated)
+    return BagTopics(cameras, arms, instructions, simulated, prefix)
 
 
-def _full(prefix: str, topic: str) -> str:
+def full_name(prefix: str, topic: str) -> str:
+    """A profile's topic in a bag: relative ones stand in a namespace."""
     return topic if topic.startswith('/') else f'{prefix}/{topic}'
 
 
@@ -101,7 +104,7 @@ def _namespace(
     for topic in wanted.values():
         if not topic.startswith('/'):
             prefixes |= {n.removesuffix(f'/{topic}') for n in there if n.endswith(f'/{topic}')}
-    complete = [p for p in prefixes if all(_full(p, t) in there for t in wanted.values())]
+    complete = [p for p in prefixes if all(full_name(p, t) in there for t in wanted.values())]
     if len(complete) == 1 or '' in complete:
         return '' if '' in complete else complete[0]
     if complete:
@@ -110,11 +113,13 @@ def _namespace(
             f'({", ".join(sorted(complete))}); give a robot profile with absolute topics'
         )
     # Say what is missing where most is there.
-    best = max(sorted(prefixes), key=lambda p: sum(_full(p, t) in there for t in wanted.values()))
-    what, topic = next((w, t) for w, t in wanted.items() if _full(best, t) not in there)
+    best = max(
+        sorted(prefixes), key=lambda p: sum(full_name(p, t) in there for t in wanted.values())
+    )
+    what, topic = next((w, t) for w, t in wanted.items() if full_name(best, t) not in there)
     types = (_JOINTS_TYPE,) if what.startswith('arm') else _IMAGE_TYPES
     alike = sorted(name for name, info in there.items() if info.type in types)
     raise HbvlaError(
-        f'{path}: no topic {_full(best, topic)} ({what} of profile {profile.name}); of this type '
-        f'there are {", ".join(alike) or "none"}; give a robot profile that names it'
+        f'{path}: no topic {full_name(best, topic)} ({what} of profile {profile.name}); of this '
+        f'type there are {", ".join(alike) or "none"}; give a robot profile that names it'
     )

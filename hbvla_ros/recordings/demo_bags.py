@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +13,7 @@ from numpy.typing import NDArray
 
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.recordings.bag_writer import BagWriter
+from hbvla_ros.recordings.bag_writer import BagWriter, whole_bag
 from hbvla_ros.recordings.recording import Needs
 from hbvla_ros.recordings.simulator import SimulatorEpisode
 
@@ -61,10 +58,8 @@ def write_bags(
         for episode in episodes:
             bag = folder / episode.stem
             if not bag.exists():
-                # Its own name from the start: the bag's file is called like its folder.
-                with _workplace(folder) as place:
-                    write_bag(episode, place / bag.name, profile, period, step)
-                    (place / bag.name).rename(bag)
+                with whole_bag(bag) as place:
+                    write_bag(episode, place, profile, period, step)
             bags.append(bag)
             if progress is not None:
                 progress(bag)
@@ -125,13 +120,3 @@ def _arrays(episode: Path, needs: Needs) -> tuple[NDArray[np.float64], NDArray[n
             f'{needs.proprio_dim} joints; record the episode again'
         )
     return poses, chunks
-
-
-@contextlib.contextmanager
-def _workplace(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside the bags, gone afterwards."""
-    place = Path(tempfile.mkdtemp(prefix='.bag-', dir=folder))
-    try:
-        yield place
-    finally:
-        shutil.rmtree(place, ignore_errors=True)

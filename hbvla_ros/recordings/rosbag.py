@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hbvla_ros.control.pixels import (
+    check_compressed_image,
     check_raw_image,
     compressed_to_rgb,
+    pixels_of,
     raw_to_rgb,
-    without_padding,
 )
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.data import Observation
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.recordings.bag_file import BagFile
-from hbvla_ros.recordings.bag_moments import MomentFinder, Place, seconds
+from hbvla_ros.recordings.bag_moments import MomentFinder, Place
 from hbvla_ros.recordings.bag_topics import CLOCK_TOPIC, BagTopics, find_topics
 from hbvla_ros.recordings.recording import Given, Needs, check_width, digest_of
 
@@ -48,6 +49,7 @@ class BagRecording:
             if not any(topic.messages for topic in topics.values()):
                 raise HbvlaError(f'{path}: the bag is empty; record it again')
             found = find_topics(path, topics, profile, needs)
+            self._orders = {camera.name: camera.encoding for camera in found.cameras.values()}
             finder = MomentFinder(
                 profile, list(found.cameras.values()), found.simulated, given.instruction
             )
@@ -82,7 +84,8 @@ class BagRecording:
         images = {}
         for camera, place in moment.images.items():
             try:
-                images[camera] = decode_image(_message_at(self._bag, place))
+                message = _message_at(self._bag, place)
+                images[camera] = decode_image(message, self._orders[camera])
             except HbvlaError as error:
                 raise HbvlaError(
                     f'{self.path}: observation {index}, camera {camera}: {error}'
@@ -91,9 +94,7 @@ class BagRecording:
 
     def digest(self) -> str:
         """SHA-256 over names and bytes of the bag's files."""
-        if self.path.is_file():
-            return digest_of([self.path])
-        return digest_of(sorted(path for path in self.path.iterdir() if path.is_file()))
+        return bag_digest(self.path)
 
     def close(self) -> None:
         """Close the bag; it is opened again when an image is asked for."""
@@ -102,8 +103,27 @@ class BagRecording:
             self._bag = None
 
 
-def load_profile(path: Path, needs: Needs, given: Given) -> RobotProfile:
+def bag_digest(path: Path) -> str:
+    """SHA-256 over names and bytes of a bag's files.
+
+    Raises:
+        HbvlaError: a file cannot be read.
+    """
+    if path.is_file():
+        return digest_of([path])
+    return digest_of(sorted(file for file in path.iterdir() if file.is_file()))
+
+
+def load_profile(
+    path: Path, needs: Needs, given: Given, option: str = '--calibration-profile'
+) -> RobotProfile:
     """The robot profile that names the topics.
+
+    Args:
+        path: the bag, for messages.
+        needs: of the policy.
+        given: may name the profile.
+        option: the command's option for it, for messages.
 
     Raises:
         HbvlaError: there is none for the policy's robot, or it is for another robot.
@@ -115,7 +135,7 @@ def load_profile(path: Path, needs: Needs, given: Given) -> RobotProfile:
             raise
         raise HbvlaError(
             f'{path}: the topics of a bag come from a robot profile and none is shipped for robot '
-            f'{needs.robot!r}; give the path of one (--calibration-profile)'
+            f'{needs.robot!r}; give the path of one ({option})'
         ) from error
     if profile.robot != needs.robot:
         raise HbvlaError(
@@ -125,8 +145,12 @@ def load_profile(path: Path, needs: Needs, given: Given) -> RobotProfile:
     return profile
 
 
-def decode_image(message: Any) -> NDArray[np.uint8]:
+def decode_image(message: Any, order: str = 'auto') -> NDArray[np.uint8]:
     """RGB image (H, W, 3) of a raw or compressed message, as the policy node decodes it.
+
+    Args:
+        message: the image.
+        order: the camera's ``encoding`` in the robot profile: `auto` believes the message.
 
     Raises:
         HbvlaError: data that is no image, an encoding that is not 8-bit colour or grey, or no
@@ -134,25 +158,20 @@ def decode_image(message: Any) -> NDArray[np.uint8]:
     """
     try:
         import cv2
-        from rosbags.image import compressed_image_to_cvimage, image_to_cvimage
+        from rosbags.image import compressed_image_to_cvimage
     except ImportError as error:
         raise HbvlaError(
             'images of bags need OpenCV: install python3-opencv or opencv-python-headless'
         ) from error
     if hasattr(message, 'format'):
-        if len(message.data) == 0:
-            raise HbvlaError(f'compressed image ({message.format}) is empty')
+        check_compressed_image(message)
         try:
             image = compressed_image_to_cvimage(message)
         except (cv2.error, AssertionError) as error:
             raise HbvlaError(f'compressed image ({message.format}) cannot be decoded') from error
-        return compressed_to_rgb(image, message.format)
+        return compressed_to_rgb(image, message.format, order)
     check_raw_image(message)
-    # The library would read padding at the end of rows as pixels.
-    pixels = without_padding(message)
-    if pixels is None:
-        pixels = np.asarray(image_to_cvimage(message), dtype=np.uint8)
-    return raw_to_rgb(pixels, message.encoding)
+    return raw_to_rgb(pixels_of(message), message.encoding, order)
 
 
 def _feed(bag: BagFile, found: BagTopics, finder: MomentFinder) -> None:
@@ -164,7 +183,7 @@ def _feed(bag: BagFile, found: BagTopics, finder: MomentFinder) -> None:
         if topic in found.cameras:
             place = Place(topic, message.time, same[topic, message.time])
             same[topic, message.time] += 1
-            finder.image(found.cameras[topic], seconds(content.header.stamp), place, recorded)
+            finder.image(found.cameras[topic], content, place, recorded)
         elif topic in found.arms:
             finder.joints(found.arms[topic], content, recorded)
         elif topic in found.instructions:

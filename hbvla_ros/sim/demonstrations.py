@@ -114,7 +114,7 @@ def record_episode(simulation: AlohaSimulation, seed: int, images: bool = True) 
     Returns:
         The episode, successful or not.
     """
-    recorder = _Recorder(simulation, images)
+    recorder = Recorder(simulation, images, simulation.render)
     roll_out(simulation, seed, recorder.label)
     return recorder.episode(seed)
 
@@ -169,11 +169,24 @@ def _start_pose(random: np.random.Generator) -> NDArray[np.float64] | None:
     return pose
 
 
-class _Recorder:
-    """Collects the labelled steps of one episode."""
+class Recorder:
+    """Collects the labelled steps of one episode.
 
-    def __init__(self, simulation: AlohaSimulation, images: bool) -> None:
+    Args:
+        simulation: in which the episode runs.
+        images: False leaves the images out.
+        render: gives the images of now, by camera; ``simulation.render`` or one that keeps them.
+    """
+
+    def __init__(
+        self,
+        simulation: AlohaSimulation,
+        images: bool,
+        render: Callable[[], dict[str, NDArray[np.uint8]]],
+    ) -> None:
+        """Nothing is stored yet."""
         self._simulation = simulation
+        self._render = render
         self._jpegs: dict[str, list[bytes]] = {name: [] for name in scene.CAMERAS if images}
         self._proprioception: list[NDArray[np.float64]] = []
         self._chunks: list[NDArray[np.float64]] = []
@@ -185,7 +198,7 @@ class _Recorder:
         self._proprioception.append(simulation.joint_positions())
         self._auxiliary.append(auxiliary_targets(simulation))
         if self._jpegs:
-            for name, image in simulation.render().items():
+            for name, image in self._render().items():
                 self._jpegs[name].append(
                     simplejpeg.encode_jpeg(
                         image, quality=JPEG_QUALITY, colorspace='RGB', colorsubsampling='420'

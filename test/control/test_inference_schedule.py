@@ -40,3 +40,12 @@ def test_a_clock_that_goes_back_starts_over():
     schedule.start(10.0, 10.0)
     schedule.accept(CHUNK)
     assert schedule.is_due(3.0) and schedule.is_new(2.9)
+
+
+def test_due_sooner_when_the_chunk_would_run_out_before_the_next_one_comes():
+    schedule = InferenceSchedule(0.9)
+    schedule.start(10.1, 10.0)
+    schedule.accept(CHUNK)
+    assert not schedule.is_due(10.55) and not schedule.is_due(10.55, 0.4)
+    assert schedule.is_due(10.65, 0.4) and not schedule.is_due(10.65, 0.3)
+    assert schedule.is_due(10.95, 0.0) and schedule.is_due(10.95)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hbvla_ros.control.profile import GripperMap, RobotProfile
+from hbvla_ros.control.profile import GripperMap, RobotProfile, StopService
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.resources import share_path
 
@@ -72,8 +72,11 @@ def put(content, keys, value):
 
 
 ARM = ('arms', 0)
+STOP = {'name': 'stop', 'type': 'std_srvs/Empty'}
 FAULTS = [
-    (('format_version',), 2, 'format_version: 2 is not supported'),
+    (('format_version',), 3, 'format_version: 3 is not supported; this is 2'),
+    (('format_version',), 1, 'format_version: 1 is not supported; this is 2, add arms[].accel'),
+    (('format_version',), None, 'format_version: missing'),
     (('robot',), None, 'robot: missing'),
     (('robot',), '', 'robot: expected text'),
     (('colour',), 'red', 'colour: unknown key'),
@@ -88,7 +91,6 @@ FAULTS = [
     (('cameras', 0, 'type'), 'png', "cameras[0].type: 'png' is not one of compressed, raw"),
     ((*ARM, 'adapter'), 'xs', "arms[0].adapter: 'xs' is not one of forward_command"),
     ((*ARM, 'joints', 1), 'left_waist', "arms[0].joints[1]: duplicate 'left_waist'"),
-    ((*ARM, 'joints', 1), 'right_waist', "arms[1].joints: duplicate joint 'right_waist'"),
     ((*ARM, 'gripper', 'joint'), 'left_waist', 'arms[0].gripper.joint: duplicate joint'),
     ((*ARM, 'gripper', 'action'), None, 'arms[0].gripper.action: missing'),
     ((*ARM, 'gripper', 'action', 'unit'), 'inch', "arms[0].gripper.action.unit: 'inch'"),
@@ -100,6 +102,37 @@ FAULTS = [
     ((*ARM, 'velocity_limits', 'joints', 0), 0, "joint 'left_waist': velocity limit 0.0"),
     ((*ARM, 'start_pose', 1), 2.0, "start_pose: joint 'left_shoulder': 2.0 rad is outside"),
     (('arms', 1, 'command_topic'), 'left/commands', 'arms[1].command_topic: duplicate'),
+    ((*ARM, 'acceleration_limits'), None, 'arms[0].acceleration_limits: missing'),
+    ((*ARM, 'acceleration_limits', 'unit'), 'rad/s', "acceleration_limits.unit: 'rad/s' is not"),
+    ((*ARM, 'acceleration_limits', 'joints', 3), -1, 'acceleration limit -1.0 must be above 0'),
+    ((*ARM, 'jerk_limits', 'joints', 0), 0, "joint 'left_waist': jerk limit 0.0 must be above 0"),
+    ((*ARM, 'jerk_limits', 'joints'), [1.0] * 7, 'jerk_limits.joints: expected 6 numbers, found 7'),
+    ((*ARM, 'jerk_limits', 'unit'), 'deg/s^2', "arms[0].jerk_limits.unit: 'deg/s^2' is not one"),
+    ((*ARM, 'state_latency'), None, 'arms[0].state_latency: missing'),
+    ((*ARM, 'state_latency'), 1.5, 'arms[0].state_latency: 1.5 is outside 0.0 to 1.0'),
+    ((*ARM, 'group'), 'arm', "arms[0].group: has no meaning for adapter 'forward_command'"),
+    ((*ARM, 'adapter'), 'interbotix', 'arms[0].group: missing'),
+    ((*ARM, 'command_topic'), 'left/joint_states', "'left/joint_states' has both states and"),
+    ((*ARM, 'command_topic'), 'right/joint_states', "'right/joint_states' has both states and"),
+    ((*ARM, 'gripper', 'adapter'), None, 'arms[0].gripper.adapter: missing'),
+    ((*ARM, 'gripper', 'adapter'), 'hand', "gripper.adapter: 'hand' is not one of arm, parallel"),
+    ((*ARM, 'gripper', 'adapter'), 'interbotix_single', 'gripper.command_topic: missing'),
+    ((*ARM, 'gripper', 'hysteresis'), 0.1, "gripper.hysteresis: has no meaning for adapter 'arm'"),
+    ((*ARM, 'gripper', 'command_topic'), 'x', 'gripper.command_topic: has no meaning for adapter'),
+    (('cameras', 0, 'encoding'), None, 'cameras[0].encoding: missing'),
+    (
+        ('cameras', 0, 'encoding'),
+        'yuv',
+        "cameras[0].encoding: 'yuv' is not one of auto, rgb8, bgr8",
+    ),
+    (('safety', 'clamp_stop'), 0, 'safety.clamp_stop: 0 is outside'),
+    (('safety', 'frozen_timeout'), 0.0, 'safety.frozen_timeout: 0.0 is outside'),
+    (('safety', 'horizon'), 2.0, 'safety.horizon: 2.0 is above 1.0 s'),
+    (('safety', 'start_mismatch'), None, 'safety.start_mismatch: missing'),
+    (('stop_services',), {'name': 'stop'}, 'stop_services: expected a list'),
+    (('stop_services',), [{'name': 'stop'}], 'stop_services[0].type: missing'),
+    (('stop_services',), [{'name': 'stop', 'type': 'Empty'}], "stop_services[0].type: 'Empty' is"),
+    (('stop_services',), [STOP, STOP], "stop_services[1].name: duplicate 'stop'"),
 ]
 
 
@@ -110,6 +143,80 @@ def test_fault_names_file_and_key(tmp_path, content, keys, value, expected):
         load(tmp_path, content)
     message = str(caught.value)
     assert expected in message and 'robot.yaml' in message and '\n' not in message
+
+
+OWN_GRIPPER = {
+    'adapter': 'parallel_gripper_action', 'command_topic': 'left/gripper/gripper_cmd',
+    'command_name': 'left_finger', 'hysteresis': 0.05,
+}  # fmt: skip
+GRIPPER_FAULTS = [
+    ('hysteresis', None, 'gripper.hysteresis: missing'),
+    ('hysteresis', 0.6, 'gripper.hysteresis: 0.6 is outside 0.0 to 0.5'),
+    ('command_name', '', 'gripper.command_name: expected text'),
+    ('command_topic', 'left/commands', "gripper.command_topic: duplicate 'left/commands' of the"),
+    ('command_topic', 'right/commands', "command_topic: duplicate 'right/commands'; two arms may"),
+    ('command_topic', 'left/joint_states', "'left/joint_states' has both states and commands"),
+]
+
+
+@pytest.mark.parametrize('key, value, expected', GRIPPER_FAULTS, ids=[f[2] for f in GRIPPER_FAULTS])
+def test_fault_of_a_gripper_with_a_topic_of_its_own(tmp_path, content, key, value, expected):
+    content['arms'][0]['gripper'].update(OWN_GRIPPER)
+    put(content, ('arms', 0, 'gripper', key), value)
+    with pytest.raises(HbvlaError) as caught:
+        load(tmp_path, content)
+    assert expected in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_a_gripper_with_a_topic_of_its_own(tmp_path, content):
+    content['arms'][0]['gripper'].update(OWN_GRIPPER)
+    left, right = load(tmp_path, content).arms
+    assert (left.gripper_adapter, left.gripper_hysteresis) == ('parallel_gripper_action', 0.05)
+    assert left.gripper_command_topic == 'left/gripper/gripper_cmd'
+    assert left.gripper_command_name == 'left_finger'
+    assert (right.gripper_adapter, right.gripper_command_topic) == ('arm', '')
+    assert (right.gripper_command_name, right.gripper_hysteresis) == ('', 0.0)
+
+
+def test_limits_of_acceleration_and_jerk_leave_grippers_free(tmp_path, content):
+    content['arms'][0]['acceleration_limits'] = {'unit': 'deg/s^2', 'joints': [180] * 6}
+    content['arms'][0]['jerk_limits'] = {'unit': 'deg/s^3', 'joints': [360] * 6}
+    profile = load(tmp_path, content)
+    np.testing.assert_allclose(profile.acceleration[:7], [np.pi] * 6 + [np.inf])
+    np.testing.assert_allclose(profile.jerk[:7], [2 * np.pi] * 6 + [np.inf])
+    assert profile.acceleration.shape == profile.jerk.shape == (14,)
+
+
+def test_arms_with_the_same_joint_names_are_told_apart(tmp_path, content):
+    names = [f'joint{i}' for i in range(6)]
+    for arm in content['arms']:
+        arm['joints'] = names
+        arm['gripper']['joint'] = 'joint6'
+    profile = load(tmp_path, content)
+    assert profile.action_names[5:8] == ('left/joint5', 'left/joint6', 'right/joint0')
+    assert profile.arms[1].names[0] == 'joint0'
+    content['arms'][1]['state_topic'] = content['arms'][0]['state_topic']
+    with pytest.raises(HbvlaError, match=r"arms\[1\]\.joints: duplicate joint 'joint0', also in"):
+        load(tmp_path, content)
+
+
+def test_group_and_stop_services(tmp_path, content):
+    content['arms'][0].update(adapter='interbotix', group='arm')
+    content['stop_services'] = [STOP]
+    profile = load(tmp_path, content)
+    assert (profile.arms[0].group, profile.arms[1].group) == ('arm', '')
+    assert profile.stop_services == (StopService('stop', 'std_srvs/Empty'),)
+    content['stop_services'] = []
+    assert load(tmp_path, content).stop_services == ()
+
+
+def test_nothing_in_the_simulated_robot_slows_what_velocity_allows():
+    """The policies of this robot know no other limits: from full speed to full speed back."""
+    profile = RobotProfile.load('aloha_sim')
+    joints, period = ~profile.is_gripper, 1.0 / profile.control_rate
+    change = 2.0 * profile.velocity[joints] / period
+    assert (profile.acceleration[joints] > change).all()
+    assert (profile.jerk[joints] > 2.0 * change / period).all()
 
 
 def test_unchanged_copy_loads(tmp_path, content):

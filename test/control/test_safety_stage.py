@@ -119,7 +119,10 @@ def test_lost_measurement_holds_the_last_command(stage):
     np.testing.assert_array_equal(command, last)
 
 
-@pytest.mark.parametrize('now, allowed', [(-5.0, 0.0), (0.0, 0.0), (9.0, 0.2), (np.nan, 0.0)])
+@pytest.mark.parametrize(
+    'now, allowed',
+    [(-5.0, 0.0), (0.0, 0.0), (0.04, 0.0), (0.06, 0.1), (0.2, 0.1), (9.0, 0.1), (np.nan, 0.0)],
+)
 def test_odd_clocks_never_allow_a_leap(stage, now, allowed):
     command, _ = stage.command(SafetyState(ZERO, 0.0), np.array([0.9, 0.0]), ZERO, now)
     assert command[0] == pytest.approx(allowed)

@@ -1,5 +1,5 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""sim.launch.py under real launch: three processes come up, move the arms and leave with 0.
+"""sim.launch.py under real launch: five processes come up, move the arms and leave with 0.
 
 launch comes with a ROS 2 installation and not from PyPI, so elsewhere this file is skipped. pytest
 runs the one test below; launch_testing then loads this same file for the two classes.
@@ -109,4 +109,4 @@ class TestShutdown(unittest.TestCase):
 
     def test_every_process_leaves_with_0(self, proc_info):
         launch_testing.asserts.assertExitCodes(proc_info)
-        self.assertEqual(len(proc_info.process_names()), 3)
+        self.assertEqual(len(proc_info.process_names()), 5)

@@ -102,7 +102,7 @@ def test_an_old_pose_is_no_start(graph, robot, wait):
     robot.joints_on = False
     robot.live(0.4)
     node.trigger_activate()
-    assert node._fault.startswith('no joint states for')  # before the watchdog's turn comes
+    assert node._hindrance.startswith('no joint states for')  # before the watchdog's turn comes
     robot.live(0.4)
     assert robot.last() is None
     robot.joints_on = True
@@ -124,7 +124,7 @@ def test_a_slow_simulator_is_no_lost_driver(graph, robot, profile, wait):
         robot.live(0.4)
     assert wait(lambda: robot.last() is not None)
     faults = {r.message for r in list(robot.reports) if r.level == b'\x02'}
-    assert faults <= {'holding: no joint states yet'}
+    assert faults <= {'holding: no joint states from left/joint_states'}
 
 
 def test_a_single_row_is_refused(robot, arms, profile, wait):
@@ -239,7 +239,7 @@ def test_drivers_that_come_late_and_go_again(graph, robot, wait):
     robot.joints_on = False
     node = graph.add(ArmNode, diagnostics_rate=10.0)
     node.start()
-    assert wait(lambda: 'no joint states yet' in robot.report('arm_node').message)
+    assert wait(lambda: 'no joint states from left/' in robot.report('arm_node').message)
     robot.joints_on = True
     assert wait(lambda: robot.last() is not None)
     robot.joints_on = False

@@ -59,6 +59,11 @@ def test_ordinary_jpeg_under_every_ordinary_name(text):
     np.testing.assert_allclose(decode_image(compressed(data, text)), RED, atol=4)
 
 
+def test_files_may_be_filled_up_with_zeros():
+    data = cv2.imencode('.jpg', RED[..., ::-1])[1].tobytes() + bytes(1000)
+    np.testing.assert_allclose(decode_image(compressed(data, 'jpeg')), RED, atol=4)
+
+
 def test_format_that_says_the_sender_swapped_red_and_blue():
     data = cv2.imencode('.png', RED)[1]
     image = decode_image(compressed(data, 'rgb8; png compressed rgb8'))
@@ -78,6 +83,60 @@ def test_raw_colour(encoding, order, padding):
     np.testing.assert_array_equal(decode_image(raw(encoding, RED[..., order], padding)), RED)
 
 
+@pytest.mark.parametrize('encoding', ['8UC3', 'rgb8', 'bgr8'])
+@pytest.mark.parametrize('order, channels', [('rgb8', [0, 1, 2]), ('bgr8', [2, 1, 0])])
+def test_a_camera_may_say_its_true_order(encoding, order, channels):
+    image = decode_image(raw(encoding, RED[..., channels], padding=3), order)
+    np.testing.assert_array_equal(image, RED)
+    # Without colours there is no order to be wrong about.
+    grey = np.full((8, 8), 50, np.uint8)
+    assert (decode_image(raw('8UC1', grey), order) == 50).all()
+
+
+@pytest.mark.parametrize(
+    'swapped, text, order',
+    [
+        (False, 'rgb8; jpeg compressed rgb8', 'bgr8'),
+        (True, 'jpeg', 'rgb8'),
+        (True, 'bgr8; jpeg compressed bgr8', 'rgb8'),
+    ],
+)
+def test_a_camera_may_say_what_is_in_its_files(swapped, text, order):
+    data = cv2.imencode('.png', RED if swapped else RED[..., ::-1])[1]
+    np.testing.assert_array_equal(decode_image(compressed(data, text), order), RED)
+
+
+def test_bytes_have_no_byte_order():
+    message = raw('bgr8', RED[..., ::-1])
+    message.is_bigendian = 1
+    np.testing.assert_array_equal(decode_image(message), RED)
+
+
+@pytest.mark.parametrize('padding', [0, 4])
+@pytest.mark.parametrize(
+    'encoding, first', [('yuv422', 1), ('uyvy', 1), ('yuv422_yuy2', 0), ('yuyv', 0)]
+)
+def test_luminance_and_colour_in_turns(encoding, first, padding):
+    """Red is Y 81, U 90, V 240 (BT.601); two pixels share their U and V."""
+    pixels = np.empty((24, 32, 2), np.uint8)
+    pixels[..., first] = 81
+    pixels[:, 0::2, 1 - first], pixels[:, 1::2, 1 - first] = 90, 240
+    image = decode_image(raw(encoding, pixels, padding))
+    np.testing.assert_allclose(image, np.full((24, 32, 3), [254, 0, 0]), atol=3)
+
+
+@pytest.mark.parametrize(
+    'encoding, row, column',
+    [('bayer_rggb8', 0, 0), ('bayer_bggr8', 1, 1), ('bayer_gbrg8', 1, 0), ('bayer_grbg8', 0, 1)],
+)
+def test_bayer_patterns(encoding, row, column):
+    """Only the pixels under a red filter see something."""
+    mosaic = np.zeros((24, 32), np.uint8)
+    mosaic[row::2, column::2] = 200
+    image = decode_image(raw(encoding, mosaic))
+    np.testing.assert_allclose(image[4:-4, 4:-4], RED[4:-4, 4:-4], atol=1)
+
+
 def test_raw_with_alpha():
     alpha = np.full((24, 32, 1), 255, np.uint8)
     bgra = np.concatenate([RED[..., ::-1], alpha], axis=2)
@@ -89,8 +148,26 @@ def test_raw_with_alpha():
     [
         (compressed(b'', 'jpeg'), 'is empty'),
         (compressed(b'not an image', 'jpeg'), 'is not an 8-bit image'),
-        (compressed(cv2.imencode('.jpg', RED)[1].tobytes()[:40], 'jpeg'), 'is not an 8-bit image'),
+        (
+            compressed(cv2.imencode('.jpg', RED)[1].tobytes()[:40], 'jpeg'),
+            'a JPEG file that is cut off',
+        ),
+        (
+            compressed(cv2.imencode('.jpg', RED)[1].tobytes()[:-30], ''),
+            'a JPEG file that is cut off',
+        ),
+        (
+            compressed(cv2.imencode('.png', RED)[1].tobytes()[:-9], 'png'),
+            'a PNG file that is cut off',
+        ),
         (raw('16UC1', RED[..., 0]), "encoding '16UC1' is not one of rgb8"),
+        (raw('8UC3', RED), "'8UC3' does not tell the order of colours; set encoding"),
+        (raw('yuyv', np.zeros((4, 3, 2))), 'image of 3 x 4 cannot be yuyv'),
+        (Image(height=2, width=2**31, encoding='rgb8', step=6, data=[0] * 12), 'cannot have 12'),
+        (
+            compressed(b'\x89PNG\r\n\x1a\n' + b'\xff' * 64 + b'IEND\xaeB`\x82', 'png'),
+            'is not an 8-bit image',
+        ),
         (Image(height=2, width=2, encoding='rgb8', step=6, data=[0]), 'cannot have 1 bytes'),
         (Image(height=0, width=0, encoding='rgb8', step=0), 'cannot have 0 bytes'),
     ],

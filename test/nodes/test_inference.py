@@ -6,9 +6,12 @@ from __future__ import annotations
 import dataclasses
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
+from hbvla_ros.control.inference import check_chunk
+from hbvla_ros.data import ActionChunk
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.nodes.inference import check_policy, load_policy
 from hbvla_ros.nodes.policy_parameters import TABLE
@@ -59,3 +62,24 @@ def test_rows_may_not_come_faster_than_commands(profile, step, fits):
     else:
         with pytest.raises(HbvlaError, match='a row every 0.02 s, the profile aloha_sim commands'):
             check_policy(policy, profile)
+
+
+def chunk_of(rows):
+    return ActionChunk(np.asarray(rows), 1.0, 0.04, 1.0, 'go', 'x')
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_a_chunk_with_one_number_that_is_not_finite_is_refused_whole(profile, value):
+    rows = np.zeros((10, 14))
+    check_chunk(chunk_of(rows), profile)
+    rows[4, 8] = value
+    with pytest.raises(
+        HbvlaError, match=f'returned {value} for right_shoulder in row 4; the whole'
+    ):
+        check_chunk(chunk_of(rows), profile)
+
+
+@pytest.mark.parametrize('shape', [(14,), (10, 7), (1, 14), (0, 14), (2, 3, 14)])
+def test_a_chunk_of_another_shape_is_refused(profile, shape):
+    with pytest.raises(HbvlaError, match='not \\(2 or more, 14\\)'):
+        check_chunk(chunk_of(np.zeros(shape)), profile)

@@ -55,6 +55,8 @@ def test_a_signal_before_the_start_ends_it_too(graph, robot, wait):
         ('arm_node', {'robot': 'r2d2'}, "configure failed: unknown robot 'r2d2'; known are"),
         ('arm_node', {'diagnostics_rate': 0.0}, 'parameter diagnostics_rate: '),
         ('arm_node', {'robot': 3}, 'parameter robot: '),
+        ('guard_node', {'robot': 'r2d2'}, "unknown robot 'r2d2'"),
+        ('guard_node', {'heartbeat_rate': 1.0}, 'parameter heartbeat_rate: '),
         ('policy_node', {}, 'configure failed: parameter checkpoint is empty'),
         ('policy_node', {'checkpoint': '/none'}, 'configure failed: /none: no such checkpoint'),
         ('policy_node', {'replan_fraction': 1.5}, 'parameter replan_fraction: '),
@@ -63,12 +65,28 @@ def test_a_signal_before_the_start_ends_it_too(graph, robot, wait):
             {'residency': 'int8'},
             "parameter residency: 'int8' is not one of bf16, packed",
         ),
+        (
+            'arm_node',
+            {'robot': 'aloha2_interbotix'},
+            'configure failed: adapter interbotix needs interbotix_xs_msgs/msg/JointGroupCommand',
+        ),
+        (
+            'guard_node',
+            {'robot': 'aloha2_interbotix'},
+            'adapter interbotix needs interbotix_xs_msgs/msg/JointGroupCommand',
+        ),
+        ('bringup_node', {'nodes': 'arm_node,arm_node'}, 'parameter nodes: '),
         ('sim_robot_node', {'robot': 'r2d2'}, "unknown robot 'r2d2'"),
+        (
+            'sim_robot_node',
+            {'robot': 'ros2_control_dual_jtc'},
+            'the simulated robot takes forward_command or joint_state with gripper arm',
+        ),
         ('sim_robot_node', {'seed': -1}, 'parameter seed: '),
     ],
 )
 def test_bad_input_is_an_error_line_and_exit_2(graph, module, parameters, expected):
-    extra = {} if module == 'sim_robot_node' else {'autostart': True}
+    extra = {'autostart': True} if module in ('arm_node', 'policy_node') else {}
     process = graph.process(module, **parameters, **extra)
     assert process.wait() == 2
     errors = [line for line in process.lines if '[ERROR]' in line]

@@ -3,59 +3,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import threading
-import time
 from array import array
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage
-from std_msgs.msg import Header, String
+from std_msgs.msg import Header
 
-from hbvla_ros.data import ActionChunk
+from hbvla_ros.control import inference
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.nodes import inference
 from hbvla_ros.nodes.conversions import to_seconds
 from hbvla_ros.nodes.inference import check_policy
 from hbvla_ros.nodes.policy_node import PolicyNode
-from hbvla_ros.vla.platform import ALOHA
-
-CAMERAS = ('cam_high', 'cam_left_wrist', 'cam_right_wrist')
-PLATFORM = dataclasses.replace(ALOHA, robot='aloha_sim', cameras=CAMERAS, chunk=10)
-
-
-class ScriptedPolicy:
-    """Stands in for the network: says to stay where the proprioception is, and remembers."""
-
-    checkpoint = 'scripted-0000'
-
-    def __init__(self, platform=PLATFORM):
-        self.platform = platform
-        self.observations = []
-        self.threads = set()
-        self.delay, self.spend = 0.0, time.sleep
-        self.release = threading.Event()
-        self.release.set()
-
-    def warmup(self):
-        self.threads.add(threading.current_thread().name)
-
-    def act(self, observation):
-        self.threads.add(threading.current_thread().name)
-        self.observations.append(observation)
-        self.spend(self.delay)
-        self.release.wait(600.0)
-        rows = np.tile(observation.proprioception, (self.platform.chunk, 1))
-        return ActionChunk(rows, observation.stamp, self.platform.step, observation.stamp,
-                           observation.instruction, self.checkpoint)  # fmt: skip
-
-
-@pytest.fixture
-def policy():
-    return ScriptedPolicy()
 
 
 @pytest.fixture
@@ -65,32 +26,17 @@ def node(graph, robot, policy, wait):
     return node
 
 
-@pytest.fixture
-def instruct(robot, wait):
-    publisher = robot.create_publisher(String, 'policy_node/instruction', 5)
-
-    def send(text):
-        assert wait(lambda: publisher.get_subscription_count() >= 1)
-        publisher.publish(String(data=text))
-
-    return send
-
-
-def real_chunks(robot):
-    return [message for message in robot.chunks if message.points]
-
-
 def test_without_an_instruction_it_only_watches(robot, node, policy, wait):
     robot.live(0.5)
-    assert not policy.observations and not real_chunks(robot)
+    assert not policy.observations and not robot.real_chunks()
     assert wait(lambda: 'waiting for an instruction' in robot.report('policy_node').message)
 
 
 def test_chunks_are_stamped_with_the_image_and_named(robot, node, policy, instruct, wait, profile):
     robot.pose[[6, 13]] = 0.25
     instruct('put the red cube into the bucket')
-    assert wait(lambda: len(real_chunks(robot)) >= 2)
-    message = real_chunks(robot)[-1]
+    assert wait(lambda: len(robot.real_chunks()) >= 2)
+    message = robot.real_chunks()[-1]
     start = to_seconds(message.header.stamp)
     assert min(abs(start - stamp) for stamp in robot.image_stamps) < 1e-6
     assert tuple(message.joint_names) == profile.action_names
@@ -99,7 +45,9 @@ def test_chunks_are_stamped_with_the_image_and_named(robot, node, policy, instru
     np.testing.assert_allclose(message.points[0].positions, robot.pose, atol=1e-9)
     seen = policy.observations[-1]
     assert seen.instruction == 'put the red cube into the bucket'
-    assert set(seen.images) == set(CAMERAS) and seen.images['cam_high'].shape == (48, 64, 3)
+    assert set(seen.images) == {camera.name for camera in profile.cameras} and seen.images[
+        'cam_high'
+    ].shape == (48, 64, 3)
     assert policy.threads == {'inference'}
 
 
@@ -107,8 +55,8 @@ def test_next_inference_starts_when_the_chunk_is_half_drained(graph, robot, poli
     robot.simulate()
     node = graph.add(PolicyNode, lambda values: policy, use_sim_time=True, instruction='go')
     node.start()
-    assert wait(lambda: len(real_chunks(robot)) >= 12)
-    starts = [to_seconds(m.header.stamp) for m in real_chunks(robot)][1:12]
+    assert wait(lambda: len(robot.real_chunks()) >= 12)
+    starts = [to_seconds(m.header.stamp) for m in robot.real_chunks()][1:12]
     # Half of 9 steps of 0.04 s, then the newest image of 25 per second.
     assert np.diff(starts).min() > 0.18 - 0.04 - 1e-6
     assert np.median(np.diff(starts)) == pytest.approx(0.18, abs=0.05)
@@ -128,15 +76,15 @@ def test_another_instruction_flushes_and_drops_what_is_under_way(
     assert wait(lambda: robot.report('policy_node', 'instruction') == 'second')
     robot.live(0.2)  # so that the next one sees other images
     policy.release.set()
-    assert wait(lambda: real_chunks(robot))
+    assert wait(lambda: robot.real_chunks())
     used = [o for o in policy.observations if o.stamp == pytest.approx(
-        to_seconds(real_chunks(robot)[0].header.stamp), abs=1e-6)]  # fmt: skip
+        to_seconds(robot.real_chunks()[0].header.stamp), abs=1e-6)]  # fmt: skip
     assert [o.instruction for o in used] == ['second']
 
 
 def test_an_empty_instruction_stops(robot, node, policy, instruct, wait):
     instruct('go')
-    assert wait(lambda: real_chunks(robot))
+    assert wait(lambda: robot.real_chunks())
     instruct('')
     assert wait(lambda: not robot.chunks[-1].points)
     count = len(policy.observations)
@@ -146,7 +94,7 @@ def test_an_empty_instruction_stops(robot, node, policy, instruct, wait):
 
 def test_old_images_are_not_used(robot, node, policy, instruct, wait):
     instruct('go')
-    assert wait(lambda: real_chunks(robot))
+    assert wait(lambda: robot.real_chunks())
     robot.images_on = False
     robot.live(0.5)
     count = len(policy.observations)
@@ -157,7 +105,7 @@ def test_old_images_are_not_used(robot, node, policy, instruct, wait):
 
 def test_lost_joint_states_stop_inference(robot, node, policy, instruct, wait):
     instruct('go')
-    assert wait(lambda: real_chunks(robot))
+    assert wait(lambda: robot.real_chunks())
     robot.joints_on = False
     robot.live(0.5)
     assert wait(lambda: 'no joint states' in robot.report('policy_node').message)
@@ -183,13 +131,13 @@ def test_joint_states_of_another_time_stop_inference(
     robot.live(0.4)
     assert not policy.observations
     robot.joint_stamp = lambda now: now
-    assert wait(lambda: real_chunks(robot))
+    assert wait(lambda: robot.real_chunks())
 
 
-def test_malformed_image_is_reported_with_its_camera(robot, node, policy, instruct, wait):
+def test_malformed_image_is_reported_with_its_camera(robot, node, policy, instruct, wait, profile):
     robot.images_on = False
     publishers = [
-        robot.create_publisher(CompressedImage, f'{name}/image/compressed', 1) for name in CAMERAS
+        robot.create_publisher(CompressedImage, camera.topic, 1) for camera in profile.cameras
     ]
 
     def broken():
@@ -202,7 +150,7 @@ def test_malformed_image_is_reported_with_its_camera(robot, node, policy, instru
     instruct('go')
     assert wait(broken)
     robot.images_on = True
-    assert wait(lambda: real_chunks(robot))
+    assert wait(lambda: robot.real_chunks())
 
 
 def test_diagnostics_tell_latency_rates_and_checkpoint(
@@ -214,9 +162,11 @@ def test_diagnostics_tell_latency_rates_and_checkpoint(
     monkeypatch.setattr(inference, 'time', SimpleNamespace(perf_counter=lambda: spent[-1]))
     policy.spend = lambda delay: spent.append(next(clock))
     instruct('go')
-    assert wait(lambda: len(real_chunks(robot)) >= 6)
-    assert wait(lambda: robot.report('policy_node', 'latency p95') == '0.03')
+    assert wait(lambda: len(robot.real_chunks()) >= 6)
+    assert wait(lambda: robot.report('policy_node', 'acting p95') == '0.03')
     assert robot.report('policy_node', 'decoding p95') == '0'
+    assert 0.03 < float(robot.report('policy_node', 'latency p95')) < 1.0
+    assert float(robot.report('policy_node', 'publishing p95')) > 0.0
     assert robot.report('policy_node', 'checkpoint') == 'scripted-0000'
     assert wait(lambda: float(robot.report('policy_node', 'cam_high age')) < 0.3)
     assert robot.report('policy_node', 'instruction') == 'go'
@@ -244,7 +194,7 @@ def test_heartbeat_runs_while_the_network_hangs(robot, node, policy, instruct, w
 
 def test_deactivated_it_flushes_and_stays_silent(robot, node, policy, instruct, wait):
     instruct('go')
-    assert wait(lambda: real_chunks(robot))
+    assert wait(lambda: robot.real_chunks())
     node.trigger_deactivate()
     assert wait(lambda: not robot.chunks[-1].points)
     count = len(robot.chunks)
@@ -252,8 +202,8 @@ def test_deactivated_it_flushes_and_stays_silent(robot, node, policy, instruct, 
     assert len(robot.chunks) == count
 
 
-def test_configure_fails_for_a_checkpoint_of_another_robot(graph, robot, capfd):
-    other = ScriptedPolicy(dataclasses.replace(PLATFORM, robot='cobot_magic'))
+def test_configure_fails_for_a_checkpoint_of_another_robot(graph, robot, scripted, capfd):
+    other = scripted(robot='cobot_magic')
     node = graph.add(PolicyNode, lambda values: other)
     node.trigger_configure()
     assert node.state_label == 'unconfigured'
@@ -269,6 +219,6 @@ def test_configure_fails_for_a_checkpoint_of_another_robot(graph, robot, capfd):
         ({'action_dim': 7, 'proprio_dim': 8}, 'has 7 actions and 8 proprioception values'),
     ],
 )
-def test_a_policy_that_does_not_fit_is_refused(profile, change, expected):
+def test_a_policy_that_does_not_fit_is_refused(profile, scripted, change, expected):
     with pytest.raises(HbvlaError, match=expected):
-        check_policy(ScriptedPolicy(dataclasses.replace(PLATFORM, **change)), profile)
+        check_policy(scripted(**change), profile)

@@ -11,9 +11,9 @@ from rclpy.serialization import deserialize_message  # noqa: E402
 from rosbags.rosbag2 import Reader  # noqa: E402
 from sensor_msgs.msg import CompressedImage, Image, JointState  # noqa: E402
 
-from hbvla_ros.control.alignment import reference_stamp  # noqa: E402
 from hbvla_ros.control.profile import RobotProfile  # noqa: E402
 from hbvla_ros.control.schedule import InferenceSchedule  # noqa: E402
+from hbvla_ros.nodes import joint_reader  # noqa: E402
 from hbvla_ros.nodes.conversions import decode_image  # noqa: E402
 from hbvla_ros.nodes.frames import FrameReader  # noqa: E402
 from hbvla_ros.nodes.joint_reader import JointReader  # noqa: E402
@@ -23,8 +23,8 @@ from hbvla_ros.recordings.open import open_recordings  # noqa: E402
 class StubNode:
     """Keeps the callbacks of a reader's subscriptions, by topic."""
 
-    def __init__(self, now):
-        self.now_s, self.callbacks = now, {}
+    def __init__(self):
+        self.callbacks = {}
         self.nanoseconds, self.ros_time_is_active = 0, False
 
     def create_subscription(self, _kind, topic, callback, _quality):
@@ -36,6 +36,10 @@ class StubNode:
     def now(self):
         return self
 
+    def monotonic(self):
+        """The stub's one clock is both the system's and the monotonic one."""
+        return self.nanoseconds * 1e-9
+
     def get_logger(self):
         return self
 
@@ -43,35 +47,32 @@ class StubNode:
         """Nothing is logged."""
 
 
-def seen_live(path, cameras, profile):
+def seen_live(path, cameras, profile, monkeypatch):
     """Stamps, poses and decoded images, by the rules of policy_node, of every new observation."""
-    node = StubNode(0.0)
+    node = StubNode()
+    monkeypatch.setattr(joint_reader, 'time', node)
     joints = JointReader(node, profile)
-    frames = FrameReader(node, cameras, profile.safety, lambda: None)
+    frames = FrameReader(node, profile, cameras, joints, lambda: None)
     schedule, found = InferenceSchedule(0.0), []
     kinds = {kind.__name__: kind for kind in (CompressedImage, Image, JointState)}
     with Reader(path) as reader:
         for connection, time, data in sorted(reader.messages(), key=lambda entry: entry[1]):
             if connection.topic not in node.callbacks:
                 continue
+            node.nanoseconds = time
             kind = kinds[connection.msgtype.rpartition('/')[2]]
             node.callbacks[connection.topic](deserialize_message(data, kind))
-            now = time * 1e-9
-            chosen, problem = frames.observation(now)
-            if problem:
+            chosen, _ = frames.observation(schedule.is_new)
+            if chosen is None:
                 continue
-            reference = reference_stamp(frame.stamp for frame in chosen.values())
-            pose, _ = joints.at(reference)
-            if pose is None or not schedule.is_new(reference):
-                continue
-            schedule.start(now, reference)
-            images = {name: decode_image(frame.message) for name, frame in chosen.items()}
-            found.append((reference, pose, images))
+            schedule.start(time * 1e-9, chosen.stamp)
+            images = {name: decode_image(f.payload) for name, f in chosen.frames.items()}
+            found.append((chosen.stamp, chosen.pose, images))
     return found
 
 
 @pytest.mark.parametrize('seed', range(6))
-def test_reader_of_bags_sees_what_the_node_sees(tmp_path, record, seed):
+def test_reader_of_bags_sees_what_the_node_sees(tmp_path, record, seed, monkeypatch):
     random = np.random.default_rng(seed)
     episode = record.episode(25)
 
@@ -94,7 +95,7 @@ def test_reader_of_bags_sees_what_the_node_sees(tmp_path, record, seed):
     )
     profile = RobotProfile.load('aloha_sim')
     cameras = [camera for camera in profile.cameras if camera.name in record.needs.cameras]
-    live = seen_live(path, cameras, profile)
+    live = seen_live(path, cameras, profile, monkeypatch)
     (recording,) = open_recordings(path, record.needs)
     assert len(recording) == len(live) > 5
     for index, (stamp, pose, images) in enumerate(live):

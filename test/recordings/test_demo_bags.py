@@ -18,6 +18,7 @@ from hbvla_ros.recordings.demo_bags import write_bag, write_bags
 from hbvla_ros.recordings.open import open_recordings
 from hbvla_ros.recordings.recording import Given, Needs
 from hbvla_ros.sim import dataset
+from hbvla_ros.sim.dataset_manifest import DatasetManifest, episode_path
 
 PROFILE = RobotProfile.load('aloha_sim')
 CAMERAS = tuple(camera.name for camera in PROFILE.cameras)
@@ -213,13 +214,14 @@ def test_no_place_for_the_bags_is_one_line(demo):
 def generated(monkeypatch):
     """Two kept episodes and a discarded one, without a simulator."""
 
-    def generate(folder, episodes, seed, workers, camera_size, progress, task='pick_place'):
+    def generate(folder, episodes, seed, workers, camera_size, progress, task, actors):
+        assert actors is None
         folder.mkdir(parents=True, exist_ok=True)
-        manifest = dataset.DatasetManifest(
+        manifest = DatasetManifest(
             task, list(CAMERAS), camera_size, 25.0, 3, ROWS, [], failed=[seed + 1]
         )
         for number in (seed, seed + 2, 1_000_900):
-            write_demo(dataset.episode_path(folder, number), number)
+            write_demo(episode_path(folder, number), number)
             manifest.episodes[str(number)] = FRAMES
         return manifest
 

@@ -9,7 +9,8 @@ import pytest
 
 from hbvla_ros.cli import demos
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.sim.dataset import DatasetManifest, EpisodeResult, episode_path, generate
+from hbvla_ros.sim.dataset import generate
+from hbvla_ros.sim.dataset_manifest import DatasetManifest, EpisodeResult, episode_path
 from hbvla_ros.sim.measurement import measure_expert
 from hbvla_ros.sim.tasks.registry import find_task, task_names
 

@@ -1,0 +1,316 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Rehearsing faults: bring one about, watch the arms hold, end it, watch what comes after."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from hbvla_ros.control.profile import RobotProfile
+from hbvla_ros.errors import HbvlaError
+from hbvla_ros.evaluation.starvation import Starvation
+from hbvla_ros.evaluation.wire import Hold, hold_after, is_moving
+from hbvla_ros.nodes.faults import kinds, request
+from hbvla_ros.nodes.faults.cast import ARMS, GUARD, POLICY, Cast
+from hbvla_ros.nodes.faults.intruder import intrusion
+from hbvla_ros.nodes.faults.kinds import Kind
+from hbvla_ros.nodes.faults.recorder import Recorder, Report, SeenChunk
+
+# Only what fails waits for so long, s; a machine with other work may need much of it.
+PATIENCE = 120.0
+# The arms must have moved for so long before a fault, and must hold for so long after the bound.
+_MOVING, _HOLDING = 0.3, 0.4
+# A stream that was not heard for so long has stopped.
+_SILENCE = 0.4
+_FLOOD_SECONDS, _FLOOD_PERIOD = 1.2, 0.005
+# What a machine that stands still spoils is done again so often.
+_ATTEMPTS = 8
+_POLL = 0.01
+# What the safety stage counts while it leads the arms to where the policy wants them.
+_CAUGHT_UP = ('ramp', 'velocity')
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a fault.
+
+    Attributes:
+        kind: which.
+        hold: how long the arms went on.
+        begun: when the fault began, s on the monotonic clock.
+        reasons: reports that named it.
+        attempts: how often it had to be tried on a machine that stood still.
+    """
+
+    kind: Kind
+    hold: Hold
+    begun: float
+    reasons: tuple[Report, ...]
+    attempts: int
+
+
+class Drill:
+    """Rehearses faults with a cast of processes.
+
+    Args:
+        node: on whose behalf; somebody else has to spin it.
+        profile: the robot.
+        cast: the processes.
+
+    Attributes:
+        recorder: everything that was seen.
+        node, profile, cast: as given.
+    """
+
+    def __init__(self, node: Node, profile: RobotProfile, cast: Cast) -> None:
+        """Listen."""
+        self.node, self.profile, self.cast = node, profile, cast
+        self.recorder = Recorder(node, profile)
+        self.recorder.intrusion = intrusion(profile)
+        self._faults = request.FaultSource(node)
+        self._instructions = node.create_publisher(String, 'policy_node/instruction', 5)
+        self._resets = {
+            name: node.create_client(Trigger, f'{name}/reset') for name in (GUARD, ARMS)
+        }
+        self._jumps = itertools.count()
+        self._starvation = Starvation(cast.nodes)
+
+    def close(self) -> None:
+        """End what it runs besides the processes of the cast."""
+        self._starvation.close()
+
+    def wait(self, condition: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
+        """Wait for a condition.
+
+        Raises:
+            HbvlaError: it did not come true, or a process has ended.
+        """
+        end = time.monotonic() + patience
+        while not condition():
+            self.cast.check()
+            if time.monotonic() > end:
+                raise HbvlaError(f'not within {patience:.0f} s: {what}{self._situation()}')
+            time.sleep(_POLL)
+
+    def now(self) -> float:
+        """Time in s on the recorder's clock."""
+        return time.monotonic()
+
+    def _situation(self) -> str:
+        said = [self.recorder.of(name)[-1:] for name in (GUARD, ARMS, POLICY)]
+        return ''.join(f'; {one.node} says {one.message!r}' for one in sum(said, []))
+
+    def moves(self, seconds: float = _MOVING) -> bool:
+        """Whether all arms moved during the last so many seconds."""
+        now = time.monotonic()
+        return self._moved(now - seconds, now)
+
+    def _moved(self, begin: float, end: float) -> bool:
+        return all(is_moving(list(one), begin, end) for one in self.recorder.commands)
+
+    def _follow(self) -> bool:
+        """Whether all arms move, and as the policy wants it: not still on the way to its motion."""
+        said = self.recorder.of(ARMS)[-2:]
+        counts = [[one.values.get(f'clamped {kind}') for kind in _CAUGHT_UP] for one in said]
+        return self.moves() and len(said) == 2 and counts[0] == counts[1]
+
+    def reset(self) -> None:
+        """End all stops."""
+        for name in (GUARD, ARMS):
+            self.wait(partial(self._is_reset, name), f'{name} is reset')
+
+    def _is_reset(self, name: str) -> bool:
+        client = self._resets[name]
+        if not client.service_is_ready():
+            return False
+        answer = client.call_async(Trigger.Request())
+        end = time.monotonic() + 2.0
+        while not answer.done() and time.monotonic() < end:
+            time.sleep(_POLL)
+        return answer.done() and bool(answer.result().success)
+
+    def set_in_motion(self) -> None:
+        """Have everything run, without faults or stops, and the arms follow the policy."""
+        self._faults.ask({})
+        self.cast.start()
+        self.wait(self._follow_or_reset, 'the arms follow the policy')
+
+    def _follow_or_reset(self) -> bool:
+        """Whether the arms follow; where a stop is in the way, end it first.
+
+        On a machine that stands still nodes find each other dead, and are right.
+        """
+        if self._follow():
+            return True
+        newest = [one for name in (GUARD, ARMS) for one in self.recorder.of(name)[-1:]]
+        if any(one.values['stop'] for one in newest):
+            self.reset()
+        return False
+
+    def rehearse(self, kind: Kind) -> Outcome:
+        """Bring a fault about and measure; the fault is still there afterwards.
+
+        Raises:
+            HbvlaError: nothing could be measured, or nobody gave the reason.
+        """
+        doubt = ''
+        for attempt in range(1, _ATTEMPTS + 1):
+            self.set_in_motion()
+            begun = self._begin(kind)
+            valid = self._last_valid(kind, begun)
+            until = valid + kind.bound + _HOLDING
+            self.wait(partial(self._heard, until), 'the recording is complete')
+            try:
+                hold = self._hold(kind, valid, until)
+                doubt = self._doubt(kind, hold, valid, begun)
+            except HbvlaError as error:
+                doubt = str(error)
+            if not doubt:
+                return Outcome(kind, hold, begun, self._reasons(kind, begun), attempt)
+            self.end(kind)
+        raise HbvlaError(f'{kind.name}: nothing to be told from {_ATTEMPTS} attempts: {doubt}')
+
+    def _begin(self, kind: Kind) -> float:
+        begun = time.monotonic()
+        self.recorder.intruded = np.inf
+        faults = dict(kind.faults)
+        if request.CLOCK_BACK in faults:
+            # Each jump has its number: a request that is heard twice is still one jump.
+            faults[request.CLOCK_BACK] = [next(self._jumps), faults[request.CLOCK_BACK]]
+        if faults:
+            self._faults.ask(faults)
+        if kind.pulse:
+            time.sleep(kind.pulse)
+            self._faults.ask({})
+        if kind.deed == kinds.KILL:
+            return self.cast.kill(kind.victim)
+        if kind.deed == kinds.PAUSE:
+            return self.cast.pause(kind.victim)
+        if kind.deed == kinds.INTRUDE:
+            self.cast.intrude()
+        if kind.deed == kinds.FLOOD:
+            self.flood()
+        return begun
+
+    def flood(self) -> None:
+        """Send another instruction 200 times a second."""
+        end = time.monotonic() + _FLOOD_SECONDS
+        for number in itertools.count():
+            if time.monotonic() > end:
+                return
+            self._instructions.publish(String(data=f'swing the arms {number} times'))
+            time.sleep(_FLOOD_PERIOD)
+
+    def _last_valid(self, kind: Kind, begun: float) -> float:
+        """When the last valid input came or, if its rows stay valid, ends; waits for it."""
+        seen = self.recorder
+        if kind.valid in (kinds.PICTURE, kinds.JOINTS):
+            stream = seen.camera if kind.valid == kinds.PICTURE else seen.joints
+            self.wait(lambda: time.monotonic() - stream.valid > _SILENCE, 'the stream stops')
+            return stream.valid
+        if kind.valid == kinds.CHUNK:
+            self.wait(
+                lambda: time.monotonic() > self._last_chunk().end + kind.bound + _HOLDING,
+                'the last chunk ends',
+            )
+            return self._last_chunk().end
+        if kind.valid == kinds.GOOD_CHUNK:
+            self.wait(lambda: self._first_outside(begun) < np.inf, 'a chunk outside the limits')
+            return self._first_outside(begun)
+        if kind.valid == kinds.SOLE_WRITER:
+            self.wait(lambda: seen.intruded < np.inf, 'a second writer')
+            return seen.intruded
+        return begun
+
+    def _last_chunk(self) -> SeenChunk:
+        return [chunk for chunk in list(self.recorder.chunks) if chunk.rows][-1]
+
+    def _first_outside(self, begun: float) -> float:
+        bad = (c.received for c in list(self.recorder.chunks) if c.outside and c.received > begun)
+        return next(bad, np.inf)
+
+    def _heard(self, until: float) -> bool:
+        beats = self.recorder.beats
+        return bool(beats) and beats[-1].sent > until
+
+    def _hold(self, kind: Kind, valid: float, until: float) -> Hold:
+        arms = [list(one) for one in self.recorder.commands]
+        # To a second writer the wire is left: two wills shake the arms.
+        silent = kind.deed == kinds.INTRUDE
+        beats, waited = list(self.recorder.beats), self._starvation.waited
+        return hold_after(arms, beats, valid, kind.bound, until, waited, silent)
+
+    def _doubt(self, kind: Kind, hold: Hold, valid: float, begun: float) -> str:
+        """Why an attempt shows nothing, well or ill; empty if it does."""
+        if not hold.tells:
+            return (
+                f'the arms held after {hold.seconds:.2f} s, in which the nodes waited '
+                f'{hold.together:.2f} s for a processor'
+            )
+        if not self._moved(valid - _MOVING, valid):
+            return 'the arms did not move before'
+        # A chunk that was made between two instructions of a flood is a good one; but the next
+        # instruction comes sooner than any chunk, unless this process stood still.
+        end = begun + _FLOOD_SECONDS
+        passed = [c for c in list(self.recorder.chunks) if c.rows and begun < c.received < end]
+        return 'the flood stopped for a while' if kind.deed == kinds.FLOOD and passed else ''
+
+    def _reasons(self, kind: Kind, begun: float) -> tuple[Report, ...]:
+        """Reports that name the reason; waits for the first."""
+        seen = self.recorder
+        earlier = [one for one in seen.of(kind.reporter) if one.received <= begun]
+        before = earlier[-1].values if earlier else {}
+
+        def found() -> tuple[Report, ...]:
+            return tuple(
+                one
+                for one in seen.of(kind.reporter, begun)
+                if kind.is_named(one.message, one.values, before)
+            )
+
+        what = f'{kind.reporter} says {kind.reason or kind.count!r} on /diagnostics'
+        self.wait(found, what, 20.0)
+        return found()
+
+    def end(self, kind: Kind) -> None:
+        """End the fault, and no more: whether the arms go on is another matter."""
+        self._faults.ask({})
+        if kind.deed == kinds.KILL:
+            self.cast.bring(kind.victim)
+        if kind.deed == kinds.PAUSE:
+            self.cast.resume(kind.victim)
+        if kind.deed == kinds.INTRUDE:
+            self.cast.dismiss('intruder')
+
+    def recover(self, kind: Kind) -> float:
+        """End the fault and see the arms go on, after a reset if they are to wait for one.
+
+        Returns:
+            Seconds from the end of the fault, or the reset, to motion.
+
+        Raises:
+            HbvlaError: they do not go on, or they do without a reset that they need.
+        """
+        self.end(kind)
+        if kind.latched:
+            ended = time.monotonic()
+            self.wait(lambda: self._says_stopped(ended), 'arm_node says that it is stopped')
+            time.sleep(_MOVING + _HOLDING)
+            if self._moved(time.monotonic() - _MOVING, time.monotonic()):
+                raise HbvlaError(f'{kind.name}: the arms move although nobody called ~/reset')
+            self.reset()
+        ended = time.monotonic()
+        self.wait(lambda: time.monotonic() - ended > _MOVING and self.moves(), 'the arms move')
+        return time.monotonic() - ended
+
+    def _says_stopped(self, since: float) -> bool:
+        return any(one.values['mode'] == 'stopped' for one in self.recorder.of(ARMS, since))
