@@ -6,6 +6,8 @@ from __future__ import annotations
 import threading
 
 import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
@@ -61,6 +63,17 @@ def call(robot, wait):
 
 
 @pytest.fixture
+def change(call):
+    """Asks for a transition, which the executor's thread makes, as in a process."""
+
+    def send(transition):
+        request = ChangeState.Request(transition=Transition(id=transition))
+        assert call('change_state', request, ChangeState).success
+
+    return send
+
+
+@pytest.fixture
 def set_parameter(call):
     def send(name, value):
         kinds = {str: ParameterType.PARAMETER_STRING, bool: ParameterType.PARAMETER_BOOL,
@@ -109,21 +122,22 @@ def test_a_stop_drops_the_chunk_that_is_under_way(robot, node, call, instruct, w
     assert not robot.real_chunks()
 
 
-def test_services_answer_in_every_state(robot, node, call, wait):
+def test_services_answer_in_every_state(robot, node, call, change, wait):
     def answers():
         return {name: call(name).success for name in ('start', 'stop', 'reset', 'reload')}
 
     none = {'start': False, 'stop': True, 'reset': False, 'reload': False}
     assert answers() == none
     assert call('start').message == 'the node is not active: activate it first'
-    node.trigger_configure()
+    change(Transition.TRANSITION_CONFIGURE)
     assert answers() == {**none, 'reset': True, 'reload': True}
-    node.trigger_activate()
+    change(Transition.TRANSITION_ACTIVATE)
     assert all(answers().values())
-    node.trigger_deactivate()
-    node.trigger_cleanup()
+    change(Transition.TRANSITION_DEACTIVATE)
+    change(Transition.TRANSITION_CLEANUP)
     assert answers() == none
-    node.start()
+    change(Transition.TRANSITION_CONFIGURE)
+    change(Transition.TRANSITION_ACTIVATE)
     assert all(answers().values())
 
 
@@ -285,13 +299,13 @@ def test_a_reload_leaves_an_inference_behind_that_hangs(
     assert all(message.header.frame_id == 'new-2' for message in robot.real_chunks())
 
 
-def test_a_reload_ends_with_the_node(robot, node, call, wait, shelf):
+def test_a_reload_ends_with_the_node(robot, node, call, change, wait, shelf):
     node.start()
     shelf.ready.clear()
     answer = call('reload', later=True)
     assert wait(lambda: len(shelf.loading) == 2)
-    node.trigger_deactivate()
-    node.trigger_cleanup()
+    change(Transition.TRANSITION_DEACTIVATE)
+    change(Transition.TRANSITION_CLEANUP)
     assert wait(answer.done)
     assert not answer.result().success
     assert answer.result().message == 'the node was cleaned up meanwhile'
