@@ -103,4 +103,4 @@ def test_the_expert_succeeds_behind_the_graph(graph, wait):
     successes, arms = run_episodes(graph, wait, seeds)
     assert successes.all()
     # The expert stays inside every limit; only a take-over may be a little too quick.
-    assert arms._state.interventions.total <= 10
+    assert arms._motion.interventions.total <= 10

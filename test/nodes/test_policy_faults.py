@@ -222,7 +222,7 @@ def test_malformed_images_are_counted_and_survived(robot, start, policy, instruc
             publisher.publish(message)
         sent.append(stamp)
         counts = [
-            int(robot.report('policy_node', f'{c.name} undecodable')) for c in profile.cameras
+            int(robot.report('policy_node', f'{c.name} undecodable') or 0) for c in profile.cameras
         ]
         return counts[0] >= 10
 
@@ -299,8 +299,8 @@ def test_a_flood_of_instructions_starves_nothing_and_piles_up_nowhere(
     sender.end('rest')
     # In time in which the process got on: heartbeats of 20 Hz, reports of 10 Hz, inferences.
     assert heard > 20 and reported > 10 and seen > 5
-    # One by one, on new images of 25 Hz; a flush at most for each look at the instruction.
-    assert max(overlap) == 0 and seen <= 30 * passed and told <= 220 * passed
+    # One by one, each of 0.02 s; a flush at most for each look at the instruction.
+    assert max(overlap) == 0 and seen <= 1 + passed / 0.02 and told <= 220 * passed
     ended = robot.turns
     assert wait(lambda: policy.observations[-1].instruction == 'rest')
     assert wait(lambda: robot.chunks[-1].points)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import pytest
@@ -311,3 +312,28 @@ def test_a_reload_ends_with_the_node(robot, node, call, change, wait, shelf):
     assert answer.result().message == 'the node was cleaned up meanwhile'
     shelf.ready.set()
     assert wait(lambda: not shelf.loading[1].is_alive())
+
+
+def test_real_checkpoints_are_exchanged_in_a_process(
+    graph, robot, call, set_parameter, wait, make_tiny_checkpoint
+):
+    cameras = ('cam_high', 'cam_left_wrist', 'cam_right_wrist')
+    platform = {'robot': 'aloha_sim', 'cameras': cameras}
+    first = make_tiny_checkpoint('first', platform=platform)
+    second = make_tiny_checkpoint('second', platform=platform)
+    process = graph.process('policy_node', autostart=True, checkpoint=first, instruction='go')
+    assert wait(robot.real_chunks)
+    before = robot.real_chunks()[-1].header.frame_id
+    (first / 'damaged').mkdir()
+    assert set_parameter('checkpoint', str(first / 'damaged')).successful
+    answer = call('reload')
+    assert not answer.success and f'{before} goes on' in answer.message
+    assert set_parameter('checkpoint', str(second)).successful
+    answer = call('reload')
+    assert answer.success and f'instead of {before}' in answer.message
+    assert wait(lambda: robot.real_chunks()[-1].header.frame_id.startswith('second'))
+    # A signal in the middle of a reload is obeyed as ever.
+    call('reload', later=True)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.wait_at_most(2.0) == 0
+    process.says('shutdown done')
