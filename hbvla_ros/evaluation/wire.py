@@ -163,8 +163,8 @@ def stood_still(beats: Sequence[Beat], begin: float, end: float) -> float:
     if not beats or beats[0].sent > begin or beats[-1].sent < end:
         raise HbvlaError('the canary was not heard all the time: nothing is known of the machine')
     # What was lost at another time is of no matter.
-    first = max(i for i, beat in enumerate(beats) if beat.sent <= begin)
-    beats = beats[first : 1 + min(i for i, beat in enumerate(beats) if beat.sent >= end)]
+    from_here = max(i for i, beat in enumerate(beats) if beat.sent <= begin)
+    beats = beats[from_here : 1 + min(i for i, beat in enumerate(beats) if beat.sent >= end)]
     numbers = np.array([beat.number for beat in beats])
     if (np.diff(numbers) != 1).any():
         raise HbvlaError('beats of the canary were lost: nothing is known of the machine')
