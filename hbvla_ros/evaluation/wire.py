@@ -74,6 +74,7 @@ class WireCheck:
     lost: int = 0
     widest: float = 0.0
     _last: Command | None = field(default=None, repr=False)
+    _other: Vector | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Take the arm's part of the limits."""
@@ -96,12 +97,23 @@ class WireCheck:
         if last is None:
             return found
         allowed = self._velocity[arm] * self._periods(last, command) / self.profile.control_rate
-        share = np.abs(pose - last.pose) / allowed
+        start = last.pose
+        if self._other is not None and (np.abs(pose - self._other) <= allowed).all():
+            start = self._other
+        self._other = None
+        share = np.abs(pose - start) / allowed
         self.widest = max(self.widest, float(share.max()))
-        for i in np.flatnonzero(np.abs(pose - last.pose) > allowed + _ROUNDING):
-            moved = f'moved by {pose[i] - last.pose[i]:.4g}, {share[i]:.2f} of what is allowed, to'
+        for i in np.flatnonzero(np.abs(pose - start) > allowed + _ROUNDING):
+            moved = f'moved by {pose[i] - start[i]:.4g}, {share[i]:.2f} of what is allowed, to'
             found.append(self._violation(STEP, int(i), command, moved))
         return found
+
+    def somebody_else(self, pose: Vector) -> None:
+        """Another program sent the arm to a pose (n + 1,): the next step may begin there.
+
+        What it sends is not judged, and as long as both send, ours may also go on where it was.
+        """
+        self._other = pose
 
     def _periods(self, last: Command, command: Command) -> int:
         missing = command.number - last.number - 1
@@ -220,7 +232,7 @@ def hold_after(
     bound: float,
     until: float,
     waited: Callable[[float, float], Sequence[float]],
-    silent: bool = False,
+    may_fall_silent: bool = False,
 ) -> Hold:
     """Measure the hold of all arms together.
 
@@ -231,18 +243,18 @@ def hold_after(
         bound: what is allowed from then to the hold, s.
         until: to when the recording is looked at.
         waited: seconds between two times that each node waited for a processor.
-        silent: whether the hold is to be silence, and not the same command again and again.
+        may_fall_silent: whether a hold need not be the same command again and again.
 
     Raises:
         HbvlaError: the canary's beats do not cover the time, or an arm was not commanded before
-            ``valid``, or was not, respectively was, after the bound.
+            ``valid``, or was not after the bound.
     """
     for index, commands in enumerate(arms):
         times = [command.received for command in commands]
         if not times or times[0] > valid:
             raise HbvlaError(f'arm {index}: no commands before the hold: nothing can be measured')
-        if any(valid + bound < t <= until for t in times) == silent:
-            raise HbvlaError(f'arm {index}: {"still" if silent else "no longer"} commanded')
+        if not may_fall_silent and not any(valid + bound < t <= until for t in times):
+            raise HbvlaError(f'arm {index}: no longer commanded')
     moved = [last_motion(commands, valid, until) for commands in arms]
     last = max([time for time in moved if time is not None], default=valid)
     waits = [stood_still(beats, valid, last), *waited(valid, last)]

@@ -131,8 +131,6 @@ def test_silence_is_no_hold():
     with pytest.raises(HbvlaError, match='no longer commanded'):
         hold_after([quiet, quiet], beats(), 1.0, 0.25, 2.5, lambda *_: [])
     assert hold_after([quiet, quiet], beats(), 1.0, 0.25, 2.5, lambda *_: [], True).in_time
-    with pytest.raises(HbvlaError, match='still commanded'):
-        measure(1.2, silent=True)
     with pytest.raises(HbvlaError, match='no commands before'):
         measure(1.2, valid=-1.0)
 
@@ -167,6 +165,19 @@ def test_messages_that_were_lost_count_by_the_publishers_number():
 def test_another_publisher_counts_by_the_clock():
     assert check(0.0, 2.9 * STEP, numbers=[700, 3], times=[0.0, 3 * PERIOD]) == []
     assert check(0.0, 2.0 * STEP, numbers=[700, 3], times=[0.0, PERIOD])
+
+
+def test_after_somebody_else_the_next_step_begins_there():
+    looked, step = WireCheck(PROFILE, 0), np.array([STEP] * 2 + [0.0] * 5)
+    far = START + 5 * step
+    looked.add(Command(0.0, 0.0, 0, START))
+    looked.somebody_else(far)
+    assert looked.add(Command(0.1, 0.1, 1, START)) == []
+    looked.somebody_else(far)
+    assert looked.add(Command(0.2, 0.2, 2, far)) == []
+    assert looked.add(Command(0.3, 0.3, 3, START))[0].kind == 'velocity limit'
+    looked.somebody_else(far)
+    assert looked.add(Command(0.4, 0.4, 4, far - 2 * step)) != []
 
 
 def test_growth_is_found_inside_stretches_only():

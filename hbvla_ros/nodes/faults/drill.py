@@ -18,10 +18,10 @@ from std_srvs.srv import Trigger
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.starvation import Starvation
-from hbvla_ros.evaluation.wire import Hold, hold_after, is_moving
+from hbvla_ros.evaluation.wire import Hold, hold_after, is_moving, last_motion
 from hbvla_ros.nodes.faults import kinds, request
 from hbvla_ros.nodes.faults.cast import ARMS, GUARD, POLICY, Cast
-from hbvla_ros.nodes.faults.intruder import intrusion
+from hbvla_ros.nodes.faults.intruder import NAME as INTRUDER
 from hbvla_ros.nodes.faults.kinds import Kind
 from hbvla_ros.nodes.faults.recorder import Recorder, Report, SeenChunk
 
@@ -35,6 +35,8 @@ _FLOOD_SECONDS, _FLOOD_PERIOD = 1.2, 0.005
 # What a machine that stands still spoils is done again so often.
 _ATTEMPTS = 8
 _POLL = 0.01
+# The nodes know a publisher at most so long before this process does.
+_NOTICED_BEFORE = 1.0
 # What the safety stage counts while it leads the arms to where the policy wants them.
 _CAUGHT_UP = ('ramp', 'velocity')
 
@@ -75,7 +77,6 @@ class Drill:
         """Listen."""
         self.node, self.profile, self.cast = node, profile, cast
         self.recorder = Recorder(node, profile)
-        self.recorder.intrusion = intrusion(profile)
         self._faults = request.FaultSource(node)
         self._instructions = node.create_publisher(String, 'policy_node/instruction', 5)
         self._resets = {
@@ -227,9 +228,15 @@ class Drill:
             self.wait(lambda: self._first_outside(begun) < np.inf, 'a chunk outside the limits')
             return self._first_outside(begun)
         if kind.valid == kinds.SOLE_WRITER:
-            self.wait(lambda: seen.intruded < np.inf, 'a second writer')
-            return seen.intruded
+            self.wait(self._is_intruded, 'a second writer')
+            return min(time.monotonic(), seen.intruded)
         return begun
+
+    def _is_intruded(self) -> bool:
+        """Whether a second writer is known: it may be long before its first message comes."""
+        writers = self.node.get_publishers_info_by_topic(self.profile.arms[0].command_topic)
+        known = any(one.node_name == INTRUDER for one in writers)
+        return known or self.recorder.intruded < np.inf
 
     def _last_chunk(self) -> SeenChunk:
         return [chunk for chunk in list(self.recorder.chunks) if chunk.rows][-1]
@@ -244,10 +251,10 @@ class Drill:
 
     def _hold(self, kind: Kind, valid: float, until: float) -> Hold:
         arms = [list(one) for one in self.recorder.commands]
-        # To a second writer the wire is left: two wills shake the arms.
-        silent = kind.deed == kinds.INTRUDE
+        # To a second writer the wire is left, sooner or later: two wills shake the arms.
+        may_fall_silent = kind.deed == kinds.INTRUDE
         beats, waited = list(self.recorder.beats), self._starvation.waited
-        return hold_after(arms, beats, valid, kind.bound, until, waited, silent)
+        return hold_after(arms, beats, valid, kind.bound, until, waited, may_fall_silent)
 
     def _doubt(self, kind: Kind, hold: Hold, valid: float, begun: float) -> str:
         """Why an attempt shows nothing, well or ill; empty if it does."""
@@ -256,13 +263,24 @@ class Drill:
                 f'the arms held after {hold.seconds:.2f} s, in which the nodes waited '
                 f'{hold.together:.2f} s for a processor'
             )
-        if not self._moved(valid - _MOVING, valid):
+        if not self._moved_before(kind, begun, valid):
             return 'the arms did not move before'
         # A chunk that was made between two instructions of a flood is a good one; but the next
         # instruction comes sooner than any chunk, unless this process stood still.
         end = begun + _FLOOD_SECONDS
         passed = [c for c in list(self.recorder.chunks) if c.rows and begun < c.received < end]
         return 'the flood stopped for a while' if kind.deed == kinds.FLOOD and passed else ''
+
+    def _moved_before(self, kind: Kind, begun: float, valid: float) -> bool:
+        """Whether all arms moved until the fault, so that there was something to hold."""
+        if kind.deed != kinds.INTRUDE:
+            return self._moved(valid - _MOVING, valid)
+        # The nodes may know of a second writer before this one does, and hold by then.
+        for one in map(list, self.recorder.commands):
+            last = last_motion(one, max(begun, valid - _NOTICED_BEFORE), valid) or valid
+            if not is_moving(one, last - _MOVING, last):
+                return False
+        return True
 
     def _reasons(self, kind: Kind, begun: float) -> tuple[Report, ...]:
         """Reports that name the reason; waits for the first."""

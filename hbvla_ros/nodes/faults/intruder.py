@@ -8,37 +8,39 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import rclpy
-from numpy.typing import NDArray
 from rclpy.signals import SignalHandlerOptions
 
 from hbvla_ros.control.profile import RobotProfile
-from hbvla_ros.nodes.adapters import make_adapter
+from hbvla_ros.nodes.adapters import ForwardCommand
 
 NAME = 'leader_arm'
+# Who publishes a message does not travel with it. This does, and nobody reads it.
+MARK = 77
 
 
-def intrusion(profile: RobotProfile) -> NDArray[np.float64]:
-    """What it sends (n + 1,) to the first arm, always; nobody else sends just that."""
-    start = profile.start_pose
-    return profile.split(np.where(profile.is_gripper, start, start + np.pi * 1e-3))[0]
+def is_intrusion(message: Any) -> bool:
+    """Whether a command is this program's."""
+    return bool(message.layout.data_offset == MARK)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command the arm until a signal comes."""
     parser = argparse.ArgumentParser(prog=NAME, description=__doc__)
-    parser.add_argument('--robot', required=True, help='profile name or path')
+    parser.add_argument('--robot', required=True, help='profile name or path, with forward_command')
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     profile = RobotProfile.load(options.robot)
-    adapter, pose = make_adapter(profile.arms[0]), intrusion(profile)
+    adapter, pose = ForwardCommand(profile.arms[0]), profile.split(profile.start_pose)[0]
+    message = adapter.build(pose, time.time())
+    message.layout.data_offset = MARK
     rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(NAME)
     publisher = node.create_publisher(adapter.message_type, profile.arms[0].command_topic, 5)
     while True:
-        publisher.publish(adapter.build(pose, time.time()))
+        publisher.publish(message)
         time.sleep(1.0 / profile.control_rate)
 
 

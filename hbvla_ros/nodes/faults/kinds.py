@@ -9,7 +9,7 @@ The arms hold within ``bound`` of the last valid input. What that is differs:
 - ``chunk``: the last row of the last chunk that was sent, for its rows stay valid;
 - ``good chunk``: the last chunk inside the limits, which is in force until the first of the others
   arrives;
-- ``sole writer``: the moment before the first command of a second writer arrives;
+- ``sole writer``: the moment before a second writer is known, by discovery or by what it sends;
 - ``instruction``: the instruction, until another one is sent.
 """
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
-from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -25,6 +24,7 @@ from hbvla_ros.evaluation.wire import FORM, Beat, Command, Violation, WireCheck
 from hbvla_ros.nodes.adapters import make_adapter
 from hbvla_ros.nodes.conversions import to_seconds
 from hbvla_ros.nodes.faults.canary import TOPIC as CANARY
+from hbvla_ros.nodes.faults.intruder import is_intrusion
 
 # A minute of commands and of beats, and the latest of the rest.
 _COMMANDS, _BEATS, _CHUNKS, _REPORTS = 1500, 3000, 50, 300
@@ -79,8 +79,7 @@ class Recorder:
         reports: what the nodes said on /diagnostics.
         camera, joints: of the first camera and the first arm; a picture is valid if it is not the
             one before, joint states if they have the profile's names.
-        intrusion: commands of the first arm that are just this are somebody else's.
-        intruded: when the first of those came, infinite before.
+        intruded: when the first command of an intruder came, infinite before.
     """
 
     def __init__(self, node: Node, profile: RobotProfile) -> None:
@@ -93,7 +92,6 @@ class Recorder:
         self.chunks: deque[SeenChunk] = deque(maxlen=_CHUNKS)
         self.reports: deque[Report] = deque(maxlen=_REPORTS)
         self.camera, self.joints = Heard(), Heard()
-        self.intrusion: NDArray[np.float64] | None = None
         self.intruded = np.inf
         self._picture = -1
         bounds = profile.pose_to_action(np.stack([profile.lower, profile.upper]))
@@ -127,8 +125,9 @@ class Recorder:
         # Not `parse`: what is not finite is to be seen here, not refused.
         ratio = self.profile.arms[arm].command.to_ratio(values[-1])
         pose = np.append(values[:-1], ratio)
-        if arm == 0 and self.intrusion is not None and np.allclose(pose, self.intrusion, atol=1e-9):
+        if is_intrusion(message):
             self.intruded = min(self.intruded, received)
+            self.checks[arm].somebody_else(pose)
             return
         sent = info['source_timestamp'] * 1e-9 - (time.time() - time.monotonic())
         number = info['publication_sequence_number'] or 0
