@@ -1,5 +1,8 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""Processes that are shared by the fault tests; only what a fault has ended is started anew."""
+"""Processes that the fault tests of a file share; only what a fault has ended is started anew.
+
+Not of all files: they would go on beside the tests of everything else.
+"""
 
 from __future__ import annotations
 
@@ -59,14 +62,14 @@ def rehearsal(folder, **options):
         cast.close()
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def drill(tmp_path_factory):
     """Arms, guard, drivers and a policy that holds as soon as a camera is lost."""
     with rehearsal(tmp_path_factory.mktemp('faults')) as made:
         yield made
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def simulated_drill(tmp_path_factory):
     """The same in simulated time, and with a policy that lets its chunks end."""
     folder = tmp_path_factory.mktemp('simulated_faults')
