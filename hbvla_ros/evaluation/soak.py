@@ -102,7 +102,7 @@ class SoakResult:
 
 
 def soak(options: SoakOptions, progress: Callable[[Event], None] | None = None) -> SoakResult:
-    """Run it on a graph of its own, which is stopped afterwards.
+    """Run it on a graph of its own, which is stopped afterwards; an interrupt only ends it early.
 
     Args:
         options: what is to be done.
@@ -116,15 +116,19 @@ def soak(options: SoakOptions, progress: Callable[[Event], None] | None = None) 
     folder = Path(tempfile.mkdtemp(prefix='hbvla-soak-'))
     # The process chooses a domain for its nodes by itself; this one is not used.
     with Supervisor(folder, ros_environment(free_domain())) as supervisor:
-        for event in _events(supervisor, folder, options):
-            if event['event'] == 'done':
-                result.summary = event
-            elif event['event'] == 'error':
-                result.ended = f'{event["message"]}; see {folder}'
-            else:
-                result.events.append(event)
-            if progress is not None:
-                progress(event)
+        try:
+            for event in _events(supervisor, folder, options):
+                if event['event'] == 'done':
+                    result.summary = event
+                elif event['event'] == 'error':
+                    result.ended = f'{event["message"]}; see {folder}'
+                else:
+                    result.events.append(event)
+                if progress is not None:
+                    progress(event)
+        except KeyboardInterrupt:
+            # Hours of it may be worth a look.
+            result.ended = 'interrupted'
         if not result.of('ready'):
             raise HbvlaError(result.ended or f'the soak did not begin; see {folder}')
     result.wall_seconds = time.perf_counter() - started
