@@ -17,7 +17,7 @@ from hbvla_ros.errors import HbvlaError
 # build their parser; what is heavy is imported inside their ``run``.
 _COMMANDS = (
     'quantize', 'info', 'act', 'replay', 'record-fixture', 'eval', 'demo', 'demos', 'train',
-    'bench', 'doctor',
+    'bench', 'soak', 'doctor',
 )  # fmt: skip
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

@@ -63,6 +63,9 @@ class WireCheck:
     where another publisher took over by their stamps.
 
     Attributes:
+        profile: limits and rate.
+        arm: which of its arms.
+        time_scale: seconds of the robot's time a second.
         count: commands so far.
         lost: commands that were published and did not arrive.
         widest: the largest step so far, as a share of what was allowed.
@@ -70,6 +73,7 @@ class WireCheck:
 
     profile: RobotProfile
     arm: int
+    time_scale: float = 1.0
     count: int = 0
     lost: int = 0
     widest: float = 0.0
@@ -104,7 +108,11 @@ class WireCheck:
         share = np.abs(pose - start) / allowed
         self.widest = max(self.widest, float(share.max()))
         for i in np.flatnonzero(np.abs(pose - start) > allowed + _ROUNDING):
-            moved = f'moved by {pose[i] - start[i]:.4g}, {share[i]:.2f} of what is allowed, to'
+            moved = (
+                f'moved by {pose[i] - start[i]:.4g}, {share[i]:.2f} of what is allowed, in '
+                f'{command.sent - last.sent:.3f} s, as message {command.number} after '
+                f'{last.number}, to'
+            )
             found.append(self._violation(STEP, int(i), command, moved))
         return found
 
@@ -120,7 +128,8 @@ class WireCheck:
         if 0 <= missing < _MOST_MISSING:
             self.lost += missing
             return missing + 1
-        return max(1, round((command.sent - last.sent) * self.profile.control_rate))
+        elapsed = (command.sent - last.sent) * self.time_scale
+        return max(1, round(elapsed * self.profile.control_rate))
 
     def _violation(self, kind: str, index: int, command: Command, what: str) -> Violation:
         return Violation(

@@ -41,6 +41,10 @@ _NOTICED_BEFORE = 1.0
 _CAUGHT_UP = ('ramp', 'velocity')
 
 
+class Undecided(HbvlaError):
+    """On this machine nothing can be measured at present."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What came of a fault.
@@ -67,16 +71,19 @@ class Drill:
         node: on whose behalf; somebody else has to spin it.
         profile: the robot.
         cast: the processes.
+        time_scale: seconds of the robot's time a second.
 
     Attributes:
         recorder: everything that was seen.
         node, profile, cast: as given.
     """
 
-    def __init__(self, node: Node, profile: RobotProfile, cast: Cast) -> None:
+    def __init__(
+        self, node: Node, profile: RobotProfile, cast: Cast, time_scale: float = 1.0
+    ) -> None:
         """Listen."""
         self.node, self.profile, self.cast = node, profile, cast
-        self.recorder = Recorder(node, profile)
+        self.recorder = Recorder(node, profile, time_scale)
         self._faults = request.FaultSource(node)
         self._instructions = node.create_publisher(String, 'policy_node/instruction', 5)
         self._resets = {
@@ -161,7 +168,8 @@ class Drill:
         """Bring a fault about and measure; the fault is still there afterwards.
 
         Raises:
-            HbvlaError: nothing could be measured, or nobody gave the reason.
+            Undecided: nothing could be measured.
+            HbvlaError: nobody gave the reason, or a process ended.
         """
         doubt = ''
         for attempt in range(1, _ATTEMPTS + 1):
@@ -178,7 +186,7 @@ class Drill:
             if not doubt:
                 return Outcome(kind, hold, begun, self._reasons(kind, begun), attempt)
             self.end(kind)
-        raise HbvlaError(f'{kind.name}: nothing to be told from {_ATTEMPTS} attempts: {doubt}')
+        raise Undecided(f'{kind.name}: nothing to be told from {_ATTEMPTS} attempts: {doubt}')
 
     def _begin(self, kind: Kind) -> float:
         begun = time.monotonic()

@@ -69,6 +69,7 @@ class Recorder:
     Args:
         node: whose subscriptions they are; somebody has to spin it.
         profile: the robot.
+        time_scale: seconds of the robot's time a second.
 
     Attributes:
         commands: of each arm, the latest.
@@ -82,11 +83,12 @@ class Recorder:
         intruded: when the first command of an intruder came, infinite before.
     """
 
-    def __init__(self, node: Node, profile: RobotProfile) -> None:
+    def __init__(self, node: Node, profile: RobotProfile, time_scale: float = 1.0) -> None:
         """Subscribe."""
-        self._node, self.profile = node, profile
+        self._node, self.profile, self._scale = node, profile, time_scale
         self.commands: list[deque[Command]] = [deque(maxlen=_COMMANDS) for _ in profile.arms]
-        self.checks = [WireCheck(profile, index) for index in range(len(profile.arms))]
+        arms = range(len(profile.arms))
+        self.checks = [WireCheck(profile, index, time_scale) for index in arms]
         self.violations: list[Violation] = []
         self.beats: deque[Beat] = deque(maxlen=_BEATS)
         self.chunks: deque[SeenChunk] = deque(maxlen=_CHUNKS)
@@ -146,7 +148,7 @@ class Recorder:
         now = float(self._node.get_clock().now().nanoseconds) * 1e-9
         poses = np.array([point.positions for point in message.points])
         inside = (poses >= self._lower) & (poses <= self._upper) if rows else np.array(True)
-        end = received + start + last - now
+        end = received + (start + last - now) / self._scale
         self.chunks.append(SeenChunk(received, rows, end, not inside.all()))
 
     def _receive_reports(self, message: DiagnosticArray) -> None:

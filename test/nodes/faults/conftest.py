@@ -7,65 +7,17 @@ Not of all files: they would go on beside the tests of everything else.
 from __future__ import annotations
 
 import dataclasses
-import os
-import threading
-from contextlib import contextmanager
 
 import pytest
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.parameter import Parameter
-from rclpy.signals import SignalHandlerOptions
 
-from hbvla_ros.control.profile import RobotProfile
-from hbvla_ros.nodes.faults.cast import Cast, strict_profile
-from hbvla_ros.nodes.faults.drill import Drill
 from hbvla_ros.nodes.faults.kinds import CHUNK, KINDS
-
-# The variable that keeps DDS on this machine.
-_RANGE = 'ROS_AUTOMATIC_DISCOVERY_RANGE'
-
-
-@contextmanager
-def rehearsal(folder, **options):
-    """A cast on its feet, and somebody who watches it."""
-    os.environ[_RANGE] = 'LOCALHOST'
-    robot = strict_profile(folder)
-    cast = Cast(folder, robot, **options)
-    context = Context()
-    rclpy.init(
-        context=context, domain_id=cast.domain, signal_handler_options=SignalHandlerOptions.NO
-    )
-    simulated = Parameter('use_sim_time', value=options.get('time_scale', 0.0) > 0.0)
-    node = rclpy.create_node('fault_drill', context=context, parameter_overrides=[simulated])
-    executor = SingleThreadedExecutor(context=context)
-    executor.add_node(node)
-    over = threading.Event()
-
-    def spin():
-        while not over.is_set():
-            executor.spin_once(timeout_sec=0.05)
-
-    spinner = threading.Thread(target=spin, daemon=True)
-    spinner.start()
-    drill = Drill(node, RobotProfile.load(robot), cast)
-    try:
-        yield drill
-    finally:
-        over.set()
-        spinner.join()
-        drill.close()
-        executor.shutdown()
-        node.destroy_node()
-        rclpy.shutdown(context=context)
-        cast.close()
+from hbvla_ros.nodes.faults.stage import on_stage
 
 
 @pytest.fixture(scope='module')
 def drill(tmp_path_factory):
     """Arms, guard, drivers and a policy that holds as soon as a camera is lost."""
-    with rehearsal(tmp_path_factory.mktemp('faults')) as made:
+    with on_stage(tmp_path_factory.mktemp('faults')) as made:
         yield made
 
 
@@ -73,7 +25,7 @@ def drill(tmp_path_factory):
 def simulated_drill(tmp_path_factory):
     """The same in simulated time, and with a policy that lets its chunks end."""
     folder = tmp_path_factory.mktemp('simulated_faults')
-    with rehearsal(folder, time_scale=1.0, hold_on_loss=False) as made:
+    with on_stage(folder, time_scale=1.0, hold_on_loss=False) as made:
         yield made
 
 

@@ -1,0 +1,113 @@
+# Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
+"""Memory of processes over time, and whether it grows."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hbvla_ros.evaluation.wire import growth
+
+_PERIOD = 1.0
+_MEGABYTE = 1e6
+# Caches and histories fill after a start, s.
+_WARM_UP = 60.0
+_HOUR = 3600.0
+# Slower growth, in MB an hour, would take days to matter.
+FLAT = 10.0
+# In less time, s, growth cannot be told from what comes and goes.
+_ENOUGH = 180.0
+
+
+def resident(process: int) -> float | None:
+    """Resident memory of a process in MB (10^6 bytes); None if it is gone."""
+    try:
+        pages = int(Path(f'/proc/{process}/statm').read_text(encoding='ascii').split()[1])
+    except (OSError, IndexError, ValueError):
+        return None
+    return pages * os.sysconf('SC_PAGE_SIZE') / _MEGABYTE
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Memory of one program over all of its processes.
+
+    Attributes:
+        name: the program.
+        processes: how many ran long enough to count.
+        seconds: for how long they ran, together.
+        first, last, largest: MB; the first after its warm-up.
+        slope: MB an hour inside processes; None where there is too little to say.
+        half_width: of its interval of 95 %.
+    """
+
+    name: str
+    processes: int
+    seconds: float
+    first: float
+    last: float
+    largest: float
+    slope: float | None
+    half_width: float | None
+
+    @property
+    def grows(self) -> bool:
+        """Whether it ran for long enough to say, and surely grows by more than :data:`FLAT`."""
+        if self.slope is None or self.half_width is None or self.seconds < _ENOUGH:
+            return False
+        return self.slope - self.half_width > FLAT
+
+
+class MemoryTrack:
+    """Samples memory once a second on a thread of its own.
+
+    Args:
+        processes: gives the process numbers by name, those that run now.
+    """
+
+    def __init__(self, processes: Callable[[], Mapping[str, int]]) -> None:
+        """Begin."""
+        self._processes = processes
+        self._samples: dict[str, dict[int, list[tuple[float, float]]]] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='memory', daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(_PERIOD):
+            for name, number in self._processes().items():
+                used = resident(number)
+                if used is not None:
+                    track = self._samples.setdefault(name, {}).setdefault(number, [])
+                    track.append((time.monotonic(), used))
+
+    def close(self) -> list[Growth]:
+        """End the thread and sum up, one entry a program."""
+        self._stopping.set()
+        self._thread.join()
+        return [_sum_up(name, tracks) for name, tracks in sorted(self._samples.items())]
+
+
+def _sum_up(name: str, tracks: Mapping[int, list[tuple[float, float]]]) -> Growth:
+    warm = [
+        [(at, used) for at, used in track if at - track[0][0] > _WARM_UP]
+        for track in tracks.values()
+    ]
+    warm = [track for track in warm if len(track) > 1]
+    every = [used for track in tracks.values() for _, used in track]
+    found = growth(warm)
+    slope, half = (None, None) if found is None else (found[0] * _HOUR, found[1] * _HOUR)
+    return Growth(
+        name,
+        len(warm),
+        sum(track[-1][0] - track[0][0] for track in warm),
+        warm[0][0][1] if warm else every[0],
+        warm[-1][-1][1] if warm else every[-1],
+        max(every),
+        slope,
+        half,
+    )
