@@ -98,7 +98,9 @@ def test_interrupt_leaves_no_process_and_no_half_report(make_tiny_checkpoint, tm
     checkpoint = make_tiny_checkpoint(platform=SIMULATED)
     process = subprocess.Popen(
         [sys.executable, '-c', 'from hbvla_ros.cli import demo_stages\n'
-         'from hbvla_ros.cli.demo import run; import argparse, sys\n'
+         'from hbvla_ros.cli.demo import run; import argparse, signal, sys\n'
+         # A shell lets what it runs in the background ignore interrupts, and children inherit that.
+         'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
          'demo_stages._CALIBRATION_EPISODES = 1\n'
          'from pathlib import Path\n'
          'try:\n'
