@@ -27,6 +27,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument('--steps', type=int, default=6000, help='steps of the whole run')
     parser.add_argument('--until', type=int, help='stop after this many steps; go on with --resume')
     parser.add_argument('--batch', type=int, default=64, help='frames a step')
+    parser.add_argument(
+        '--share', type=_share, nargs='+', default=[], metavar='TASK=N',
+        help='how much of a batch a task gets, relative to the others (default: 1 for each)',
+    )  # fmt: skip
     parser.add_argument('--rate', type=float, default=8e-4, help='learning rate')
     parser.add_argument(
         '--optimizer', choices=('muon', 'adamw'), default='muon',
@@ -65,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
         batch=options.batch,
         optimizer=options.optimizer,
         learning_rate=options.rate,
+        shares=dict(options.share),
         seed=options.seed,
         threads=options.threads,
         compile=not options.no_compile,
@@ -97,3 +102,12 @@ def run(options: argparse.Namespace) -> int:
 def _intermediate(hidden: int) -> int:
     """Width of the gated MLP: 8/3 of the hidden width, up to a multiple of 16."""
     return -(-hidden * 8 // 3 // 16) * 16
+
+
+def _share(text: str) -> tuple[str, float]:
+    """Task and share of ``TASK=N``."""
+    name, _, number = text.partition('=')
+    try:
+        return name, float(number)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f'{text}: must be TASK=N, such as stack=2') from error

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.training.augmentation import pixel_values
 from hbvla_ros.training.auxiliary import AuxiliaryHeads, column_statistics
+from hbvla_ros.training.batches import batch_counts
 from hbvla_ros.training.optimizer import Optimizers
 from hbvla_ros.training.options import TrainingOptions
 from hbvla_ros.training.schedule import WeightAverage, learning_rate_factor
@@ -40,7 +41,7 @@ class Trainer:
         folder: where the log and the resume file go.
 
     Raises:
-        HbvlaError: fewer frames a batch than there are tasks.
+        HbvlaError: a task without a frame in a batch, or a share of a task that is not there.
     """
 
     def __init__(
@@ -57,8 +58,7 @@ class Trainer:
         self.network, self.options, self.folder = network, options, folder
         self._training, self._validation, self._tasks = training, validation, tasks
         self._rows, self._held_out = training.task_rows(), validation.task_rows()
-        if options.batch < len(tasks):
-            raise HbvlaError(f'--batch {options.batch}: at least one frame of {len(tasks)} tasks')
+        self._counts = batch_counts(options.batch, tasks, options.shares)
         self._image_statistics = image_statistics
         cameras, patches = training.frames.shape[1], network.config.featurizer.patches
         self.auxiliary = AuxiliaryHeads(
@@ -106,12 +106,11 @@ class Trainer:
         return self._losses(pixels, *rows.values())
 
     def _draw(self) -> Tensor:
-        """Frames of one batch: as many of each task, however many it has."""
-        batch, tasks = self.options.batch, len(self._rows)
-        drawn = []
-        for number, rows in enumerate(self._rows):
-            share = batch * (number + 1) // tasks - batch * number // tasks
-            drawn.append(rows[torch.randint(len(rows), (share,), generator=self._generator)])
+        """Frames of one batch: of each task its share, however many it has."""
+        drawn = [
+            rows[torch.randint(len(rows), (count,), generator=self._generator)]
+            for rows, count in zip(self._rows, self._counts, strict=True)
+        ]
         return torch.cat(drawn)
 
     def _optimise(self) -> dict[str, float]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hbvla_ros.training.tokenizer import BEGIN_ID, EMPTY_ID, END_ID
@@ -45,6 +45,7 @@ class TrainingOptions:
         decay: share of the steps, at the end, over which the rate falls to zero along a cosine.
         auxiliary_weight: weight of the object-localisation losses, dropped after training.
         crop_jitter: largest shift of the centre crop in pixels of the resized image.
+        shares: how much of a batch a task gets, relative to the others; 1 where it is not named.
     """
 
     steps: int = 6000
@@ -57,6 +58,7 @@ class TrainingOptions:
     averaging: float = 0.998
     auxiliary_weight: float = 0.3
     crop_jitter: float = 1.0
+    shares: dict[str, float] = field(default_factory=dict)
     seed: int = 0
     threads: int = 1
     compile: bool = True

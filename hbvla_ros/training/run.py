@@ -50,7 +50,7 @@ def train_policy(
 
     Args:
         training_folders: demonstrations to learn from, of one or several tasks; batches hold as
-            many frames of each task.
+            many frames of each task, unless the options share them out otherwise.
         validation_folders: demonstrations of the same tasks from other seeds.
         out: checkpoint folder; the log and the resume file go to ``<out>.run`` beside it.
         size: size of the network.

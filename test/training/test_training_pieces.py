@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 import torch
 
+from hbvla_ros.errors import HbvlaError
 from hbvla_ros.training.augmentation import pixel_values
+from hbvla_ros.training.batches import batch_counts
 from hbvla_ros.training.dataset import resize_frames
 from hbvla_ros.training.options import ALOHA_SIM
 from hbvla_ros.training.schedule import WeightAverage, learning_rate_factor
@@ -83,3 +85,25 @@ def test_tokenizer_gives_equal_lengths_and_covers_any_text():
     assert all(row[0] == BEGIN_ID and row[-1] == EMPTY_ID for row in rows)
     strange = tokenize('Räume die Tür 7!')
     assert 0 not in strange and len(strange) > len(rows[0]) - 10
+
+
+def test_batch_is_shared_out_without_a_rest():
+    tasks = ('stack', 'insertion', 'pick_place')
+    assert batch_counts(64, tasks, {}) == [21, 21, 22]
+    assert batch_counts(64, tasks, {'stack': 2.0}) == [32, 16, 16]
+    assert batch_counts(7, tasks, {'stack': 0.5, 'pick_place': 2.0}) == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ('batch', 'shares', 'message'),
+    [
+        (64, {'lift': 1.0}, '--share lift: not among the tasks of --data, stack, insertion'),
+        (64, {'stack': 0.0}, '--share stack=0: must be above 0'),
+        (64, {'stack': float('nan')}, '--share stack=nan: must be above 0'),
+        (1, {}, '--batch 1: no frame of stack in it'),
+        (8, {'stack': 0.01}, '--batch 8: no frame of stack in it'),
+    ],
+)
+def test_impossible_shares_are_refused(batch, shares, message):
+    with pytest.raises(HbvlaError, match=message):
+        batch_counts(batch, ('stack', 'insertion'), shares)
