@@ -77,7 +77,8 @@ def _say(reporter: Any, event: dict[str, Any]) -> None:
     if event['event'] == 'fault':
         hold = event['hold']
         held = f', held after {hold["seconds"]:.2f} s' if hold is not None else ''
-        reporter.say(f'  {event["at"]:7.1f} s  {event["name"]}: {event["verdict"]}{held}')
+        said = ': '.join(part for part in (event['name'], event['verdict'], event['text']) if part)
+        reporter.say(f'  {event["at"]:7.1f} s  {said}{held}')
     elif event['event'] == 'violation':
         reporter.say(f'  {event["at"]:7.1f} s  {event["during"]}: {event["kind"]}: {event["text"]}')
     elif event['event'] == 'unasked stop':

@@ -73,13 +73,16 @@ class ArmMotion:
         self._state = SafetyState(interventions=self.interventions)
 
     def hold_here(self, measured: Vector | None) -> None:
-        """Start over from the measured pose (A,); arms under way are led there, not pulled."""
+        """Start over and hold the measured pose (A,), or as before where it is unknown.
+
+        Arms under way are led there inside the caps, however far their last command is from it: a
+        driver must not be told to leap, not even back.
+        """
         state = self._state
         self.forget()
-        if state.command is None or measured is None:
-            return
-        if (np.abs(state.command - measured) <= self.stage.lag_bound).all():
-            self._state = replace(state, held=measured, target=None, stop='')
+        if state.command is not None:
+            held = state.held if measured is None else measured
+            self._state = replace(state, held=held, target=None, stop='')
 
     def advance(
         self, now: float, turn: float, measured: Vector | None, may_move: bool

@@ -14,8 +14,9 @@ from rclpy.node import Node
 
 # Who may publish commands: one commands, the other holds when that one is dead.
 WRITERS = ('arm_node', 'guard_node')
-# Shortly after a publisher is discovered its node has no name yet, s.
-_PATIENCE = 1.0
+# Shortly after a publisher is discovered its node has no name yet, s; on a busy machine that takes
+# more than a second, and a guard that is started again must not stop the arms by that.
+_PATIENCE = 2.5
 _NO_NAME = '_NODE_NAME_UNKNOWN'
 
 

@@ -114,9 +114,9 @@ def test_one_that_has_no_name_yet_is_given_time(clock):
     node.publishers = ()
     assert watch.strange() == ''
     node.publishers = (('', '_NODE_NAME_UNKNOWN_'),)
-    clock[0] += 2.0
+    clock[0] += 3.0
     assert watch.strange() == '', 'another one, which has its own time'
-    clock[0] += 1.5
+    clock[0] += 3.0
     assert watch.strange() == 'commands has another writer, which has no name'
 
 

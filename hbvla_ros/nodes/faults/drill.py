@@ -35,6 +35,8 @@ _FLOOD_SECONDS, _FLOOD_PERIOD = 1.2, 0.005
 # What a machine that stands still spoils is done again so often.
 _ATTEMPTS = 8
 _POLL = 0.01
+# A node that waited for so long may well have been taken for dead.
+_STARVED = 0.15
 # The nodes know a publisher at most so long before this process does.
 _NOTICED_BEFORE = 1.0
 # What the safety stage counts while it leads the arms to where the policy wants them.
@@ -132,9 +134,8 @@ class Drill:
         return self.moves() and len(said) == 2 and counts[0] == counts[1]
 
     def reset(self) -> None:
-        """End all stops."""
-        for name in (GUARD, ARMS):
-            self.wait(partial(self._is_reset, name), f'{name} is reset')
+        """End all stops; the arm node's cannot end before the guard's."""
+        self.wait(lambda: self._is_reset(GUARD) and self._is_reset(ARMS), 'all is reset')
 
     def _is_reset(self, name: str) -> bool:
         client = self._resets[name]
@@ -159,8 +160,7 @@ class Drill:
         """
         if self._follow():
             return True
-        newest = [one for name in (GUARD, ARMS) for one in self.recorder.of(name)[-1:]]
-        if any(one.values['stop'] for one in newest):
+        if self._stopped(-np.inf):
             self.reset()
         return False
 
@@ -308,13 +308,13 @@ class Drill:
         return found()
 
     def end(self, kind: Kind) -> None:
-        """End the fault, and no more: whether the arms go on is another matter."""
+        """End the fault if it lasts, and no more: whether the arms go on is another matter."""
         self._faults.ask({})
-        if kind.deed == kinds.KILL:
+        if kind.deed == kinds.KILL and not self.cast.runs(kind.victim):
             self.cast.bring(kind.victim)
         if kind.deed == kinds.PAUSE:
             self.cast.resume(kind.victim)
-        if kind.deed == kinds.INTRUDE:
+        if kind.deed == kinds.INTRUDE and self.cast.runs('intruder'):
             self.cast.dismiss('intruder')
 
     def recover(self, kind: Kind) -> float:
@@ -324,6 +324,7 @@ class Drill:
             Seconds from the end of the fault, or the reset, to motion.
 
         Raises:
+            Undecided: the machine kept them from it.
             HbvlaError: they do not go on, or they do without a reset that they need.
         """
         self.end(kind)
@@ -335,8 +336,26 @@ class Drill:
                 raise HbvlaError(f'{kind.name}: the arms move although nobody called ~/reset')
             self.reset()
         ended = time.monotonic()
-        self.wait(lambda: time.monotonic() - ended > _MOVING and self.moves(), 'the arms move')
+        self.wait(lambda: self._went_on(ended) or self._stopped(ended), 'the arms move')
+        if not self._went_on(ended):
+            self._refuse_stop(kind, self._stopped(ended), ended)
         return time.monotonic() - ended
+
+    def _went_on(self, since: float) -> bool:
+        return time.monotonic() - since > _MOVING and self.moves()
+
+    def _stopped(self, since: float) -> str:
+        """Why guard or arm node have stopped since a time, empty if they have not."""
+        newest = [one for name in (GUARD, ARMS) for one in self.recorder.of(name, since)[-1:]]
+        return next((one.values['stop'] for one in newest if one.values['stop']), '')
+
+    def _refuse_stop(self, kind: Kind, reason: str, since: float) -> None:
+        """A stop that the fault does not explain: the machine does, or nothing."""
+        waited = max(self._starvation.waited(since, time.monotonic()), default=0.0)
+        text = f'{kind.name}: stopped anew while the arms were to go on: {reason}'
+        if waited > _STARVED:
+            raise Undecided(f'{text}; a node waited {waited:.2f} s for a processor')
+        raise HbvlaError(text)
 
     def _says_stopped(self, since: float) -> bool:
         return any(one.values['mode'] == 'stopped' for one in self.recorder.of(ARMS, since))

@@ -6,10 +6,12 @@ Not of all files: they would go on beside the tests of everything else.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import pytest
 
+from hbvla_ros.nodes.faults.drill import Undecided
 from hbvla_ros.nodes.faults.kinds import CHUNK, KINDS
 from hbvla_ros.nodes.faults.stage import on_stage
 
@@ -36,8 +38,7 @@ def rehearse():
     What is seen of the wire covers the whole fault, from arms that move to arms that move again.
     """
 
-    def rehearse(drill, fault):
-        kind = KINDS[fault] if isinstance(fault, str) else fault
+    def once(drill, kind):
         drill.set_in_motion()
         wire = drill.recorder
         seen, before = [check.count for check in wire.checks], len(wire.violations)
@@ -48,6 +49,13 @@ def rehearse():
         assert all(check.count > count + 10 for check, count in zip(wire.checks, seen, strict=True))
         assert wire.violations[before:] == []
         return outcome
+
+    def rehearse(drill, fault):
+        kind = KINDS[fault] if isinstance(fault, str) else fault
+        for _ in range(2):
+            with contextlib.suppress(Undecided):
+                return once(drill, kind)
+        return once(drill, kind)
 
     return rehearse
 
