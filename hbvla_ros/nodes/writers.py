@@ -14,9 +14,9 @@ from rclpy.node import Node
 
 # Who may publish commands: one commands, the other holds when that one is dead.
 WRITERS = ('arm_node', 'guard_node')
-# Shortly after a publisher is discovered its node has no name yet, s; on a busy machine that takes
-# more than a second, and a guard that is started again must not stop the arms by that.
-_PATIENCE = 2.5
+# After a publisher is discovered its node has no name yet, s. The name comes in a message of its
+# own, and one that was lost is repeated by DDS after 3 s.
+_PATIENCE = 5.0
 _NO_NAME = '_NODE_NAME_UNKNOWN'
 
 
@@ -31,7 +31,8 @@ class WriterWatch:
     def __init__(self, node: Node, topics: Sequence[str]) -> None:
         """Nothing is looked up before :meth:`strange`."""
         self._node, self._topics = node, list(topics)
-        self._nameless: dict[str, float] = {}
+        # When a publisher without a name was first seen on a topic.
+        self._nameless: dict[tuple[str, bytes], float] = {}
 
     def strange(self) -> str:
         """Topic and name of a foreign publisher in one line, empty if there is none."""
@@ -43,10 +44,11 @@ class WriterWatch:
                     continue
                 if name and not name.startswith(_NO_NAME):
                     return f'{topic} has another writer, {namespace.rstrip("/")}/{name}'
-                nameless[topic] = self._nameless.get(topic, time.monotonic())
+                key = topic, bytes(one.endpoint_gid)
+                nameless[key] = self._nameless.get(key, time.monotonic())
         self._nameless = nameless
         # One that stays without a name is no node of ROS, and no less of a writer.
-        for topic, since in nameless.items():
+        for (topic, _), since in nameless.items():
             if time.monotonic() - since > _PATIENCE:
                 return f'{topic} has another writer, which has no name'
         return ''

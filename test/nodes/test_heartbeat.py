@@ -76,7 +76,7 @@ class Graph:
     """A node as far as a watch of writers asks it."""
 
     def __init__(self, *publishers):
-        self.publishers = publishers
+        self.publishers, self.first = publishers, 0
 
     def get_namespace(self):
         return '/cell'
@@ -84,9 +84,10 @@ class Graph:
     def get_publishers_info_by_topic(self, topic):
         kind = type('Info', (), {})
         infos = []
-        for namespace, name in self.publishers if topic == 'commands' else ():
+        for number, (namespace, name) in enumerate(self.publishers if topic == 'commands' else ()):
             info = kind()
             info.node_namespace, info.node_name = namespace, name
+            info.endpoint_gid = [self.first + number] * 16
             infos.append(info)
         return infos
 
@@ -110,13 +111,12 @@ def test_one_that_has_no_name_yet_is_given_time(clock):
     node = Graph(('', '_NODE_NAME_UNKNOWN_'))
     watch = WriterWatch(node, ['commands'])
     assert watch.strange() == ''
-    clock[0] += 0.5
-    node.publishers = ()
+    clock[0] += 4.0
+    node.first = 1
     assert watch.strange() == ''
-    node.publishers = (('', '_NODE_NAME_UNKNOWN_'),)
-    clock[0] += 3.0
+    clock[0] += 4.0
     assert watch.strange() == '', 'another one, which has its own time'
-    clock[0] += 3.0
+    clock[0] += 4.0
     assert watch.strange() == 'commands has another writer, which has no name'
 
 
