@@ -49,9 +49,14 @@ class Soak:
     """
 
     def __init__(self, drill: Drill, seed: int, names: Sequence[str]) -> None:
-        """Begin now."""
+        """Begin as soon as the robot's clock is heard: before that its time is 0, not the present.
+
+        Raises:
+            HbvlaError: it is not heard.
+        """
         self._drill, self._names = drill, list(names)
         self._random = np.random.default_rng(seed)
+        drill.wait(lambda: self._now() > 0.0, "the robot's clock is heard")
         self._last, self._elapsed, self._violations = self._now(), 0.0, 0
 
     def elapsed(self) -> float:
