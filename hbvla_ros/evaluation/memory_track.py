@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -13,23 +12,27 @@ from pathlib import Path
 from hbvla_ros.evaluation.wire import growth
 
 _PERIOD = 1.0
-_MEGABYTE = 1e6
+_KIBIBYTE, _MEGABYTE = 1024, 1e6
 # Caches and histories fill after a start, s.
 _WARM_UP = 60.0
 _HOUR = 3600.0
 # Slower growth, in MB an hour, would take days to matter.
 FLAT = 10.0
-# In less time, s, growth cannot be told from what comes and goes.
+# In less time, s, growth of one process cannot be told from what comes and goes.
 _ENOUGH = 180.0
 
 
 def resident(process: int) -> float | None:
-    """Resident memory of a process in MB (10^6 bytes); None if it is gone."""
+    """Anonymous resident memory of a process in MB (10^6 bytes); None if it is gone.
+
+    Pages of libraries do not count: they come when a line runs for the first time, and go when the
+    machine needs their room.
+    """
     try:
-        pages = int(Path(f'/proc/{process}/statm').read_text(encoding='ascii').split()[1])
+        status = Path(f'/proc/{process}/status').read_text(encoding='ascii', errors='replace')
+        return int(status.split('RssAnon:')[1].split()[0]) * _KIBIBYTE / _MEGABYTE
     except (OSError, IndexError, ValueError):
         return None
-    return pages * os.sysconf('SC_PAGE_SIZE') / _MEGABYTE
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Growth:
     Attributes:
         name: the program.
         processes: how many ran long enough to count.
-        seconds: for how long they ran, together.
+        seconds: for how long those ran after their warm-up, together.
         first, last, largest: MB; the first after its warm-up.
         slope: MB an hour inside processes; None where there is too little to say.
         half_width: of its interval of 95 %.
@@ -56,8 +59,8 @@ class Growth:
 
     @property
     def grows(self) -> bool:
-        """Whether it ran for long enough to say, and surely grows by more than :data:`FLAT`."""
-        if self.slope is None or self.half_width is None or self.seconds < _ENOUGH:
+        """Whether it surely grows by more than :data:`FLAT`."""
+        if self.slope is None or self.half_width is None:
             return False
         return self.slope - self.half_width > FLAT
 
@@ -97,7 +100,7 @@ def _sum_up(name: str, tracks: Mapping[int, list[tuple[float, float]]]) -> Growt
         [(at, used) for at, used in track if at - track[0][0] > _WARM_UP]
         for track in tracks.values()
     ]
-    warm = [track for track in warm if len(track) > 1]
+    warm = [track for track in warm if track and track[-1][0] - track[0][0] > _ENOUGH]
     every = [used for track in tracks.values() for _, used in track]
     found = growth(warm)
     slope, half = (None, None) if found is None else (found[0] * _HOUR, found[1] * _HOUR)

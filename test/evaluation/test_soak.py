@@ -99,19 +99,19 @@ def test_bad_options_are_named(changes, named):
         SoakOptions(**changes).check()
 
 
-def test_growth_needs_time_and_has_to_be_certain():
-    def grows(slope, half, seconds):
-        return Growth('x', 1, seconds, 1.0, 2.0, 2.0, slope, half).grows
+def test_growth_has_to_be_certain():
+    def grows(slope, half):
+        return Growth('x', 1, 600.0, 1.0, 2.0, 2.0, slope, half).grows
 
-    assert grows(30.0, 5.0, 600.0)
-    assert not grows(30.0, 25.0, 600.0)
-    assert not grows(30.0, 5.0, 60.0)
-    assert not grows(None, None, 600.0)
+    assert grows(30.0, 5.0)
+    assert not grows(30.0, 25.0)
+    assert not grows(None, None)
 
 
 def test_memory_of_processes_is_followed(monkeypatch):
     monkeypatch.setattr(memory_track, '_PERIOD', 0.02)
     monkeypatch.setattr(memory_track, '_WARM_UP', 0.1)
+    monkeypatch.setattr(memory_track, '_ENOUGH', 0.2)
     track, kept = MemoryTrack(lambda: {'me': os.getpid(), 'gone': 2**22 + 1}), []
     for _ in range(40):
         kept.append(np.ones(1_000_000))
@@ -121,3 +121,14 @@ def test_memory_of_processes_is_followed(monkeypatch):
     assert mine.slope - mine.half_width > 1000.0
     assert mine.last - mine.first > 50.0
     assert resident(os.getpid()) >= mine.first
+
+
+def test_processes_that_were_short_say_nothing_about_growth(monkeypatch):
+    monkeypatch.setattr(memory_track, '_PERIOD', 0.02)
+    monkeypatch.setattr(memory_track, '_WARM_UP', 0.1)
+    monkeypatch.setattr(memory_track, '_ENOUGH', 5.0)
+    track = MemoryTrack(lambda: {'me': os.getpid()})
+    time.sleep(0.5)
+    [mine] = track.close()
+    assert mine.processes == 0 and mine.slope is None and not mine.grows
+    assert 0.0 < mine.first <= mine.largest
