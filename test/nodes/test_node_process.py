@@ -57,6 +57,12 @@ def test_a_signal_before_the_start_ends_it_too(graph, robot, wait):
         ('arm_node', {'robot': 3}, 'parameter robot: '),
         ('guard_node', {'robot': 'r2d2'}, "unknown robot 'r2d2'"),
         ('guard_node', {'heartbeat_rate': 1.0}, 'parameter heartbeat_rate: '),
+        ('arm_node', {'temporal_ensemble': -2.0}, 'parameter temporal_ensemble: '),
+        (
+            'arm_node',
+            {'temporal_ensemble': -0.5},
+            'parameter temporal_ensemble: -0.5 is neither -1 (off) nor a weight from 0 on',
+        ),
         ('policy_node', {}, 'configure failed: parameter checkpoint is empty'),
         ('policy_node', {'checkpoint': '/none'}, 'configure failed: /none: no such checkpoint'),
         ('policy_node', {'replan_fraction': 1.5}, 'parameter replan_fraction: '),
