@@ -37,6 +37,8 @@ ROBOT_ARGUMENTS = (
     ('autostart', 'true', 'Configure and activate the nodes; false waits for a manager.'),
     ('log_level', 'info', 'Log level of the nodes: debug, info, warn, error or fatal.'),
     ('respawn', 'false', 'Start a node of the robot again when it dies; the player never is.'),
+    ('hold_on_loss', 'false', 'Hold as soon as a camera or an arm is lost.'),
+    ('wait_for_start', 'false', 'No chunk is made before somebody calls policy_node/start.'),
 )
 
 

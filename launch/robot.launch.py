@@ -26,6 +26,17 @@ ARGUMENTS = (
     ),
     ('log_level', 'info', 'Log level of the nodes: debug, info, warn, error or fatal.'),
     ('respawn', 'false', 'Start a node again when it dies.'),
+    # Both win over params_file: on a robot the cautious value holds unless it is given up here.
+    (
+        'hold_on_loss',
+        'true',
+        'Hold as soon as a camera or an arm is lost; false lets the present chunk end.',
+    ),
+    (
+        'wait_for_start',
+        'true',
+        'Nothing moves before somebody calls policy_node/start; false goes on by itself.',
+    ),
 )
 
 
@@ -64,6 +75,7 @@ def managed_node(name, **parameters):
 
 def generate_launch_description():
     policy = {name: text(name) for name in ('checkpoint', 'instruction', 'platform', 'device')}
+    policy |= {name: truth(name) for name in ('hold_on_loss', 'wait_for_start')}
     return LaunchDescription(
         [
             *(

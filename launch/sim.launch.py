@@ -30,6 +30,8 @@ ARGUMENTS = (
     ),
     ('log_level', 'info', 'Log level of the nodes: debug, info, warn, error or fatal.'),
     ('respawn', 'false', 'Start a node again when it dies.'),
+    ('hold_on_loss', 'false', 'Hold as soon as a camera or an arm is lost.'),
+    ('wait_for_start', 'false', 'Nothing moves before somebody calls policy_node/start.'),
 )
 
 
