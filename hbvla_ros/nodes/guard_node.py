@@ -40,7 +40,8 @@ TABLE = (
         'diagnostics_rate', 1.0, 'Reports on /diagnostics per second, Hz.', low=0.1, high=10.0
     ),
 )
-_WATCH_RATE = 20.0
+# Times a second that it looks whether something is a reason to stop, Hz.
+WATCH_RATE = 20.0
 _STOP_RATE = 10.0
 # The graph is asked for foreign writers so many times a second: cheap, but not for nothing.
 _GRAPH_RATE = 5.0
@@ -71,7 +72,7 @@ class GuardNode(Node):
         self._stage, self._state = SafetyStage.of(profile), SafetyState()
         self.stop_reason, self.holds = '', False
         self._foreign, self._requested = '', -np.inf
-        self._lived = LivedTime(1.0 / _WATCH_RATE)
+        self._lived = LivedTime(1.0 / WATCH_RATE)
         timeout = profile.safety.heartbeat_timeout
         self._arms = HeartbeatWatch(self, 'arm_node', timeout, self._lived)
         self._policy = HeartbeatWatch(self, 'policy_node', timeout, self._lived)
@@ -88,7 +89,7 @@ class GuardNode(Node):
         self.create_service(Trigger, '~/reset', self._serve_reset)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for rate, callback in (
-            (_WATCH_RATE, self._watch),
+            (WATCH_RATE, self._watch),
             (_STOP_RATE, self._publish_stop),
             (_GRAPH_RATE, self._look_for_writers),
             (values['diagnostics_rate'], self._report),
