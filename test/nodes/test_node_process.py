@@ -57,6 +57,9 @@ def test_a_signal_before_the_start_ends_it_too(graph, robot, wait):
         ('arm_node', {'robot': 3}, 'parameter robot: '),
         ('guard_node', {'robot': 'r2d2'}, "unknown robot 'r2d2'"),
         ('guard_node', {'heartbeat_rate': 1.0}, 'parameter heartbeat_rate: '),
+        ('guard_node', {'dead_man_timeout': 2.0}, 'parameter dead_man_timeout: '),
+        ('guard_node', {'dead_man_button': -1}, 'parameter dead_man_button: '),
+        ('guard_node', {'dead_man_topic': 'no topic'}, "parameter dead_man_topic: 'no topic': "),
         ('arm_node', {'temporal_ensemble': -2.0}, 'parameter temporal_ensemble: '),
         (
             'arm_node',

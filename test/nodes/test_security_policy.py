@@ -96,7 +96,7 @@ def test_it_allows_what_the_nodes_do_and_nothing_else(policy, graph, entries):
     nodes = {
         'policy_node': graph.add(PolicyNode, lambda values: Stand(), use_sim_time=True),
         'arm_node': graph.add(ArmNode, use_sim_time=True),
-        'guard_node': graph.add(GuardNode, use_sim_time=True),
+        'guard_node': graph.add(GuardNode, use_sim_time=True, dead_man_topic='joy'),
         'bringup_node': graph.add(BringupNode),
         'sim_robot_node': graph.add(SimRobotNode),
     }
