@@ -11,7 +11,7 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
@@ -37,7 +37,16 @@ ROBOT_ARGUMENTS = (
     ('autostart', 'true', 'Configure and activate the nodes; false waits for a manager.'),
     ('log_level', 'info', 'Log level of the nodes: debug, info, warn, error or fatal.'),
     ('respawn', 'false', 'Start a node of the robot again when it dies; the player never is.'),
+    ('hold_on_loss', 'false', 'Hold as soon as a camera or an arm is lost.'),
+    ('wait_for_start', 'false', 'No chunk is made before somebody calls policy_node/start.'),
+    ('enclave', '', "Prefix of the nodes' SROS2 enclaves, such as /hbvla; empty for none."),
 )
+
+
+def enclave(name):
+    """Arguments that put a node into the enclave ``name`` below the prefix; / is that of none."""
+    prefix = LaunchConfiguration('enclave')
+    return ['--enclave', PythonExpression(["'", prefix, f"/{name}' if '", prefix, "' else '/'"])]
 
 
 def generate_launch_description():
@@ -59,7 +68,12 @@ def generate_launch_description():
                 'robot': ParameterValue(LaunchConfiguration('robot'), value_type=str),
             },
         ],
-        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
+        arguments=[
+            '--ros-args',
+            '--log-level',
+            LaunchConfiguration('log_level'),
+            *enclave('replay_node'),
+        ],
         output='screen',
     )
     # Nothing is left to do without the player: the others hold, deactivate and leave.

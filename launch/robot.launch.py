@@ -3,8 +3,8 @@
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
-from launch_ros.actions import LifecycleNode, Node
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
+from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
@@ -26,6 +26,18 @@ ARGUMENTS = (
     ),
     ('log_level', 'info', 'Log level of the nodes: debug, info, warn, error or fatal.'),
     ('respawn', 'false', 'Start a node again when it dies.'),
+    # Both win over params_file: on a robot the cautious value holds unless it is given up here.
+    (
+        'hold_on_loss',
+        'true',
+        'Hold as soon as a camera or an arm is lost; false lets the present chunk end.',
+    ),
+    (
+        'wait_for_start',
+        'true',
+        'Nothing moves before somebody calls policy_node/start; false goes on by itself.',
+    ),
+    ('enclave', '', "Prefix of the nodes' SROS2 enclaves, such as /hbvla; empty for none."),
 )
 
 
@@ -39,9 +51,15 @@ def truth(argument):
     return ParameterValue(LaunchConfiguration(argument), value_type=bool)
 
 
-def node(name, kind=Node, **parameters):
+def enclave(name):
+    """Arguments that put a node into the enclave ``name`` below the prefix; / is that of none."""
+    prefix = LaunchConfiguration('enclave')
+    return ['--enclave', PythonExpression(["'", prefix, f"/{name}' if '", prefix, "' else '/'"])]
+
+
+def node(name, **parameters):
     """One of our nodes with what all of them share."""
-    return kind(
+    return Node(
         package='hbvla_ros',
         executable=name,
         name=name,
@@ -50,7 +68,7 @@ def node(name, kind=Node, **parameters):
             LaunchConfiguration('params_file'),
             {'use_sim_time': truth('use_sim_time'), **parameters},
         ],
-        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
+        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level'), *enclave(name)],
         respawn=LaunchConfiguration('respawn'),
         respawn_delay=2.0,
         output='screen',
@@ -58,12 +76,17 @@ def node(name, kind=Node, **parameters):
 
 
 def managed_node(name, **parameters):
-    """A lifecycle node; bringup_node moves it, and nothing else does."""
-    return node(name, LifecycleNode, robot=text('robot'), autostart=False, **parameters)
+    """A lifecycle node; bringup_node moves it, and nothing else does.
+
+    Not launch's own action for such nodes: it makes a node in the launch process, which with
+    security would need an enclave as well.
+    """
+    return node(name, robot=text('robot'), autostart=False, **parameters)
 
 
 def generate_launch_description():
     policy = {name: text(name) for name in ('checkpoint', 'instruction', 'platform', 'device')}
+    policy |= {name: truth(name) for name in ('hold_on_loss', 'wait_for_start')}
     return LaunchDescription(
         [
             *(

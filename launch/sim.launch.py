@@ -4,7 +4,7 @@
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
@@ -30,7 +30,16 @@ ARGUMENTS = (
     ),
     ('log_level', 'info', 'Log level of the nodes: debug, info, warn, error or fatal.'),
     ('respawn', 'false', 'Start a node again when it dies.'),
+    ('hold_on_loss', 'false', 'Hold as soon as a camera or an arm is lost.'),
+    ('wait_for_start', 'false', 'Nothing moves before somebody calls policy_node/start.'),
+    ('enclave', '', "Prefix of the nodes' SROS2 enclaves, such as /hbvla; empty for none."),
 )
+
+
+def enclave(name):
+    """Arguments that put a node into the enclave ``name`` below the prefix; / is that of none."""
+    prefix = LaunchConfiguration('enclave')
+    return ['--enclave', PythonExpression(["'", prefix, f"/{name}' if '", prefix, "' else '/'"])]
 
 
 def generate_launch_description():
@@ -52,7 +61,7 @@ def generate_launch_description():
                 'seed': ParameterValue(LaunchConfiguration('seed'), value_type=int),
             },
         ],
-        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level')],
+        arguments=['--ros-args', '--log-level', LaunchConfiguration('log_level'), *enclave('sim')],
         respawn=LaunchConfiguration('respawn'),
         respawn_delay=2.0,
         output='screen',

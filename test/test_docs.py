@@ -166,6 +166,34 @@ def test_launch_arguments(file):
     assert passed_on or all(page(f'launch/{file}').count(f"'{name}'") >= 2 for name in actual)
 
 
+def launch_defaults(file):
+    """Default values by argument; those that are texts, or None where one must be given."""
+    entries = [
+        entry.elts
+        for node in ast.parse(page(f'launch/{file}')).body
+        if isinstance(node, ast.Assign) and node.targets[0].id.endswith('ARGUMENTS')
+        for entry in node.value.elts
+    ]
+    return {name.value: text.value for name, text, _ in entries if isinstance(text, ast.Constant)}
+
+
+@pytest.mark.parametrize('file', ['sim.launch.py', 'robot.launch.py'])
+def test_defaults_of_launch_arguments(file):
+    table = rows(section(page('docs/robots.md'), file))
+    described = {cells[0].strip('`'): cells[1].strip('`') for cells in table}
+    for name, default in launch_defaults(file).items():
+        assert described[name] == {None: 'must be given', '': 'empty'}.get(default, default), name
+
+
+@pytest.mark.parametrize(
+    'file, expected',
+    [('robot.launch.py', 'true'), ('sim.launch.py', 'false'), ('replay.launch.py', 'false')],
+)
+def test_a_robot_waits_for_a_person_and_the_others_do_not(file, expected):
+    defaults = launch_defaults(file)
+    assert [defaults[name] for name in ('hold_on_loss', 'wait_for_start')] == [expected] * 2
+
+
 def test_profile_keys():
     """Every key of the shipped profiles is explained, and no other."""
 

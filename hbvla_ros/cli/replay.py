@@ -54,6 +54,11 @@ def add_parser(subparsers: Any) -> None:
         'the bag has them (default: %(default)s)',
     )  # fmt: skip
     parser.add_argument(
+        '--temporal-ensemble', type=float, metavar='K',
+        help='average overlapping chunks, the i-th oldest weighs exp(-K i), 0 all the same '
+        '(default: the newest chunk alone)',
+    )  # fmt: skip
+    parser.add_argument(
         '--against', choices=('commands', 'poses', 'nothing'), default='commands',
         help='what chunks are compared with: recorded commands (default), measured poses, nothing',
     )  # fmt: skip
@@ -149,9 +154,10 @@ def _check(options: argparse.Namespace) -> None:
         ('replan_fraction', 0.0, 1.0),
         ('inference_period', 0.0, 10.0),
         ('inference_deadline', 0.05, 600.0),
+        ('temporal_ensemble', 0.0, 10.0),
     ):
         value = getattr(options, name)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             raise HbvlaError(f'--{name.replace("_", "-")} {value:g}: must be {low:g} to {high:g}')
     if options.threads < 1:
         raise HbvlaError(f'--threads {options.threads}: must be 1 or more')
@@ -175,7 +181,7 @@ def _request(options: argparse.Namespace) -> ReplayRequest:
         [parse_degradation(text) for text in options.degrade],
         ReplaySettings(
             options.replan_fraction, options.inference_period, options.inference_deadline,
-            options.hold_on_loss, options.instruction, options.arms,
+            options.hold_on_loss, options.instruction, options.arms, options.temporal_ensemble,
         ),
         options.against,
     )  # fmt: skip

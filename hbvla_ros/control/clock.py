@@ -153,6 +153,7 @@ class ChunkClock:
         # Without an ensemble the newest takes over from whatever was there.
         kept = self._active if self._ensemble is not None or not due else ()
         in_force = tuple(chunk for chunk in (*kept, *due) if now <= _in_force_until(chunk))
+        in_force = _with_rows_left(in_force, now) or in_force[-1:]
         if [id(chunk) for chunk in in_force] != [id(chunk) for chunk in self._active]:
             self._take_over(in_force[-_MOST_AVERAGED:], now, hold)
         return self._blended(now) if self._active else None
@@ -205,6 +206,7 @@ class ChunkClock:
         before = self._active
         if not any(now <= _in_force_until(chunk) for chunk in before):
             before = ()
+        before = _with_rows_left(before, now) or before
         if before:
             # Mid-fade the target is off the chunk's rows: keep that distance, so it stays smooth.
             offset = self._blended(now) - self._mean(before, now)
@@ -247,6 +249,11 @@ class ChunkClock:
 def _in_force_until(chunk: ActionChunk) -> float:
     """The last row, too, is in force for one step: a tick hardly ever meets it exactly."""
     return chunk.end + chunk.step
+
+
+def _with_rows_left(chunks: Chunks, now: float) -> Chunks:
+    """The row that a chunk ended with says nothing of now, where others have a row for it."""
+    return tuple(chunk for chunk in chunks if now <= chunk.end)
 
 
 def drained(start: float, end: float, now: float) -> float:

@@ -49,7 +49,7 @@ class Recorded(Protocol):
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """How a bag is replayed; what policy_node has as parameters has their names and defaults.
+    """How a bag is replayed; what the nodes have as parameters has their names and defaults.
 
     Attributes:
         replan_fraction: share of a chunk's time after which the next inference is due.
@@ -59,6 +59,8 @@ class ReplaySettings:
             the present chunk ends.
         instruction: task in words until the bag tells another.
         arms: whether the arms are taken to ``follow`` or to be where they were ``recorded``.
+        temporal_ensemble: weight of the average over overlapping chunks, None (in place of the
+            parameter's -1) for the newest alone.
     """
 
     replan_fraction: float = 0.5
@@ -67,6 +69,7 @@ class ReplaySettings:
     hold_on_loss: bool = False
     instruction: str = ''
     arms: str = FOLLOWING
+    temporal_ensemble: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,9 @@ class Replay:
         self._ingest = Ingest(profile, cameras, topics.simulated, settings.instruction)
         schedule = InferenceSchedule(settings.replan_fraction, settings.inference_period)
         self._arms = ArmSide(
-            profile, self._ingest, topics.simulated, settings.arms, lambda: self._policy.waiting()
-        )
+            profile, self._ingest, topics.simulated, settings.arms,
+            lambda: self._policy.waiting(), settings.temporal_ensemble,
+        )  # fmt: skip
         self._policy = PolicySide(
             policy, profile, cameras, self._ingest, schedule, trace, decode_image, self._arms,
             settings.inference_deadline, settings.hold_on_loss,

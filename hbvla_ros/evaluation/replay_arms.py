@@ -51,6 +51,7 @@ class ArmSide:
         simulated: whether time is ``/clock``.
         arms: :data:`FOLLOWING` or :data:`RECORDED`.
         waiting: why there is nothing to execute, where the arms themselves are well.
+        ensemble: weight of the average over overlapping chunks, None for the newest alone.
     """
 
     def __init__(
@@ -60,12 +61,13 @@ class ArmSide:
         simulated: bool,
         arms: str,
         waiting: Callable[[], str],
+        ensemble: float | None = None,
     ) -> None:
         """Start active, holding, before the first joint state."""
         safety = profile.safety
         self._profile, self._ingest, self._waiting = profile, ingest, waiting
         self._simulated, self._follows = simulated, arms == FOLLOWING
-        self._clock = ChunkClock(profile.is_gripper, safety.blend, safety.max_future)
+        self._clock = ChunkClock(profile.is_gripper, safety.blend, safety.max_future, ensemble)
         self._motion = ArmMotion(profile, self._clock)
         self._problem = ''
         self.ticks: list[Tick] = []

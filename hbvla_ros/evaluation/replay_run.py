@@ -163,6 +163,7 @@ def _report(
             'inference_deadline_s': settings.inference_deadline,
             'hold_on_loss': settings.hold_on_loss,
             'arms': settings.arms,
+            'temporal_ensemble': settings.temporal_ensemble,
             'control_rate_hz': profile.control_rate,
         },
         'digests': digests(replayed),

@@ -19,11 +19,12 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from hbvla_ros.control.profile import RobotProfile
+from hbvla_ros.errors import HbvlaError
 from hbvla_ros.nodes import diagnostics
 from hbvla_ros.nodes.adapters import CommandWriter
 from hbvla_ros.nodes.arm_motion import ArmMotion
 from hbvla_ros.nodes.arm_watch import WATCH_RATE, ArmWatch
-from hbvla_ros.nodes.chunk_inbox import ChunkInbox
+from hbvla_ros.nodes.chunk_inbox import ChunkInbox, ensemble_weight
 from hbvla_ros.nodes.heartbeat import STOPPED, Heartbeat
 from hbvla_ros.nodes.joint_reader import JointReader
 from hbvla_ros.nodes.lifecycle import ManagedNode
@@ -34,6 +35,14 @@ NAME = 'arm_node'
 TABLE = (
     Parameter('robot', 'aloha_sim', 'Robot profile: a name or the path of a profile .yaml.'),
     Parameter('require_guard', False, 'Hold until a guard_node is heard.'),
+    Parameter(
+        'temporal_ensemble',
+        -1.0,
+        'Average overlapping chunks, the i-th oldest by exp(-value * i); 0 weighs them equally, '
+        '-1 executes the newest alone.',
+        low=-1.0,
+        high=10.0,
+    ),
     Parameter(
         'heartbeat_rate', 20.0, 'Messages on ~/heartbeat per second, Hz.', low=10.0, high=100.0
     ),
@@ -54,8 +63,17 @@ class ArmNode(ManagedNode):
     """
 
     def __init__(self, **options: Any) -> None:
-        """Declare the parameters and listen for stops; see :class:`ManagedNode` for the options."""
+        """Declare the parameters and listen for stops; see :class:`ManagedNode` for the options.
+
+        Raises:
+            HbvlaError: a parameter has the wrong type or range.
+        """
         super().__init__(NAME, TABLE, **options)
+        try:
+            self._ensemble = ensemble_weight(self.parameters()['temporal_ensemble'])
+        except HbvlaError:
+            self.destroy_node()
+            raise
         self._entities: list[tuple[Any, Any]] = []
         self._tick_timer: Any = None
         # A stop is heard and kept in every state of the lifecycle.
@@ -77,7 +95,9 @@ class ArmNode(ManagedNode):
         self._watch = ArmWatch(
             self, self.profile, self._joints, self._writer, self._heart, values['require_guard']
         )
-        self._chunks = ChunkInbox(self, self.profile, lambda: self.is_active, self._obstacle)
+        self._chunks = ChunkInbox(
+            self, self.profile, self._ensemble, lambda: self.is_active, self._obstacle
+        )
         self._motion = ArmMotion(self.profile, self._chunks, self._writer)
         self._reporter = diagnostics.Reporter(self, self.profile.robot)
         self._keep(self.create_service(Trigger, '~/reset', self._reset), self.destroy_service)

@@ -89,6 +89,8 @@ class ArmWatch:
             return f'guard_node is silent for {self.guard.age():.2f} s'
         if self._require_guard and not self.guard.is_heard:
             return 'no guard_node is heard, and require_guard is set'
+        if self.guard.hold:
+            return f'guard_node: {self.guard.hold}'
         if self.policy.is_silent and self.policy.was_active:
             return f'policy_node is silent for {self.policy.age():.2f} s'
         return ''

@@ -17,12 +17,30 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.nodes.conversions import message_to_chunk
 
 
+def ensemble_weight(value: float) -> float | None:
+    """What the parameter ``temporal_ensemble`` means to a chunk clock; None is off.
+
+    Raises:
+        HbvlaError: a value between off (-1) and the smallest weight (0).
+    """
+    if value == -1.0:
+        return None
+    if not value >= 0.0:
+        raise HbvlaError(
+            f'parameter temporal_ensemble: {value:g} is neither -1 (off) nor a weight from 0 on, '
+            'such as 0.01'
+        )
+    return value
+
+
 class ChunkInbox:
     """Subscribes ``action_chunks`` on behalf of an arm node.
 
     Args:
         node: the arm node.
         profile: its robot.
+        ensemble: weight of the average over chunks, None for the newest alone; see
+            :class:`~hbvla_ros.control.clock.ChunkClock`.
         is_open: whether chunks are looked at at all.
         obstacle: gives the reason why none may be executed, empty if they may.
 
@@ -34,14 +52,15 @@ class ChunkInbox:
         self,
         node: Node,
         profile: RobotProfile,
+        ensemble: float | None,
         is_open: Callable[[], bool],
         obstacle: Callable[[], str],
     ) -> None:
         """Subscribe."""
         self._node, self._profile = node, profile
         self._is_open, self._obstacle = is_open, obstacle
-        safety = profile.safety
-        self.clock = ChunkClock(profile.is_gripper, safety.blend, safety.max_future)
+        safety, self._ensemble = profile.safety, ensemble
+        self.clock = ChunkClock(profile.is_gripper, safety.blend, safety.max_future, ensemble)
         self._accepted = self._refused = 0
         self._refusal = ''
         self._last = time.monotonic()
@@ -66,6 +85,7 @@ class ChunkInbox:
             'last refusal': self._refusal,
             'chunk drained': self.clock.drained(self._now()),
             'clock jumps': self.clock.clock_jumps,
+            'temporal ensemble': 'off' if self._ensemble is None else self._ensemble,
         }
 
     def _now(self) -> float:

@@ -23,7 +23,8 @@ from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.control.safety import SafetyStage, SafetyState
 from hbvla_ros.nodes import diagnostics
 from hbvla_ros.nodes.adapters import CommandWriter, WireReader, command_topics
-from hbvla_ros.nodes.heartbeat import ACTIVE, STOPPED, Heartbeat, HeartbeatWatch, LivedTime
+from hbvla_ros.nodes.dead_man import DEAD_MAN_TABLE, DeadManButton
+from hbvla_ros.nodes.heartbeat import ACTIVE, HOLD, STOPPED, Heartbeat, HeartbeatWatch, LivedTime
 from hbvla_ros.nodes.joint_reader import JointReader
 from hbvla_ros.nodes.parameters import Parameter, declare, read
 from hbvla_ros.nodes.run import main as run_main
@@ -39,8 +40,10 @@ TABLE = (
     Parameter(
         'diagnostics_rate', 1.0, 'Reports on /diagnostics per second, Hz.', low=0.1, high=10.0
     ),
+    *DEAD_MAN_TABLE,
 )
-_WATCH_RATE = 20.0
+# Times a second that it looks whether something is a reason to stop, Hz.
+WATCH_RATE = 20.0
 _STOP_RATE = 10.0
 # The graph is asked for foreign writers so many times a second: cheap, but not for nothing.
 _GRAPH_RATE = 5.0
@@ -53,7 +56,7 @@ class GuardNode(Node):
 
     Publishes the latched ``stop`` (std_msgs/String: empty, or why), ``~/heartbeat`` and, in the
     place of an arm node that is dead, the commands that hold the arms. Serves ``~/stop`` and
-    ``~/reset``; listens to ``~/stop_request``.
+    ``~/reset``; listens to ``~/stop_request`` and, if it is told to, to a dead-man's button.
 
     Args:
         **options: passed on to rclpy's node.
@@ -71,7 +74,7 @@ class GuardNode(Node):
         self._stage, self._state = SafetyStage.of(profile), SafetyState()
         self.stop_reason, self.holds = '', False
         self._foreign, self._requested = '', -np.inf
-        self._lived = LivedTime(1.0 / _WATCH_RATE)
+        self._lived = LivedTime(1.0 / WATCH_RATE)
         timeout = profile.safety.heartbeat_timeout
         self._arms = HeartbeatWatch(self, 'arm_node', timeout, self._lived)
         self._policy = HeartbeatWatch(self, 'policy_node', timeout, self._lived)
@@ -80,6 +83,11 @@ class GuardNode(Node):
         self._writers = WriterWatch(self, command_topics(profile))
         self._driver_stops = StopServices(self, profile.stop_services)
         self._reporter = diagnostics.Reporter(self, profile.robot)
+        self._dead_man = DeadManButton(
+            self, values['dead_man_topic'], values['dead_man_button'], values['dead_man_timeout'],
+            self._lived, self._look_at_button,
+        )  # fmt: skip
+        self._told_to_hold = ''
         self._heart = Heartbeat(self, values['heartbeat_rate'], self._label)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._stops = self.create_publisher(String, 'stop', latched)
@@ -88,7 +96,7 @@ class GuardNode(Node):
         self.create_service(Trigger, '~/reset', self._serve_reset)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         for rate, callback in (
-            (_WATCH_RATE, self._watch),
+            (WATCH_RATE, self._watch),
             (_STOP_RATE, self._publish_stop),
             (_GRAPH_RATE, self._look_for_writers),
             (values['diagnostics_rate'], self._report),
@@ -107,7 +115,20 @@ class GuardNode(Node):
             self.get_logger().error('leaves while it holds the arms: nobody commands them now')
 
     def _label(self) -> str:
-        return f'{ACTIVE} {STOPPED}' if self.stop_reason else ACTIVE
+        hold = self._dead_man.reason()
+        words = f'{ACTIVE} {STOPPED}' if self.stop_reason else ACTIVE
+        return f'{words}{HOLD}{hold}' if hold else words
+
+    def _look_at_button(self) -> None:
+        """Tell the arms at once when the dead-man's button changes; each beat says it again.
+
+        It goes with the heart, so that arms which hear nothing of it hold for that.
+        """
+        reason = self._dead_man.reason()
+        if reason != self._told_to_hold:
+            self._told_to_hold = reason
+            self._heart.beat()
+            self.get_logger().info(f'arms hold: {reason}' if reason else 'dead-man: pressed')
 
     def _receive_request(self, message: Empty) -> None:
         self._requested = self._lived.now()
@@ -162,6 +183,7 @@ class GuardNode(Node):
 
     def _watch(self) -> None:
         self._lived.turn()
+        self._look_at_button()
         reason = self._reason()
         if reason:
             self._latch(reason)
@@ -208,6 +230,9 @@ class GuardNode(Node):
         if self._policy.is_silent and self._policy.was_active:
             level = diagnostics.ERROR
             text = f'policy_node is silent for {self._policy.age():.2f} s; arm_node holds'
+        if self._dead_man.reason():
+            level = max(level, diagnostics.WARN)
+            text = f'{self._dead_man.reason()}; arm_node holds'
         if self.stop_reason:
             level, text = diagnostics.ERROR, f'stopped: {self.stop_reason}'
             text += ', holding the arms' if self.holds else ''
@@ -224,6 +249,7 @@ class GuardNode(Node):
             'foreign writer': self._foreign,
             'joint states': self._joints.problem() or 'fresh',
             'stop services': self._driver_stops.result,
+            'dead-man': self._dead_man.state(),
         }
         self._reporter.publish(level, text, values, self._now())
 

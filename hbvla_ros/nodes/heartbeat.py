@@ -15,6 +15,8 @@ from hbvla_ros.nodes.conversions import to_time
 
 # What the first word of a heartbeat says of a node that works, and its second of one that stopped.
 ACTIVE, STOPPED = 'active', 'stopped'
+# What follows it is why others must hold while they hear this, and only so long.
+HOLD = ' hold: '
 # Stamps of its own that a node remembers: some seconds.
 _REMEMBERED = 100
 
@@ -27,7 +29,8 @@ class Heartbeat:
     Args:
         node: whose heart it is.
         rate: beats per second, Hz.
-        label: gives the lifecycle state, with `` stopped`` behind it where that is so.
+        label: gives the lifecycle state, with `` stopped`` behind it where that is so, and
+            :data:`HOLD` with a reason behind that.
     """
 
     def __init__(self, node: Node, rate: float, label: Callable[[], str]) -> None:
@@ -111,12 +114,20 @@ class HeartbeatWatch:
     @property
     def was_active(self) -> bool:
         """Whether it worked when it was heard last."""
-        return self.state.split()[:1] == [ACTIVE]
+        return self._words()[:1] == [ACTIVE]
 
     @property
     def has_stopped(self) -> bool:
         """Whether it said that it has stopped when it was heard last."""
-        return STOPPED in self.state.split()
+        return STOPPED in self._words()
+
+    @property
+    def hold(self) -> str:
+        """Why it told others to hold when it was heard last, empty if it did not."""
+        return self.state.partition(HOLD)[2]
+
+    def _words(self) -> list[str]:
+        return self.state.partition(HOLD)[0].split()
 
     def age(self) -> float:
         """Seconds since the last beat, infinite before the first."""

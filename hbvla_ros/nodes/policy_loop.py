@@ -180,7 +180,8 @@ class PolicyLoop:
         if self._fault:
             return diagnostics.ERROR, self._fault
         if not self.gate.is_open:
-            return diagnostics.OK, self.label
+            waits = ', waiting for ~/start' if self._node.is_active else ''
+            return diagnostics.OK, f'{self.label}{waits}'
         if self._record.failure:
             return diagnostics.ERROR, self._record.failure
         # Cameras never arrive together to the millisecond: only what lasts is worth a word.

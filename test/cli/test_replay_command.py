@@ -59,13 +59,14 @@ def test_everything_injected(bag, checkpoint, capsys):
         '--spike', '0.2@0.1', '--missing', '0.4', '--degrade', 'drop-camera:cam_high@0.5',
         '--degrade', 'reorder-joints', '--arms', 'recorded', '--against', 'poses',
         '--replan-fraction', '0.3', '--hold-on-loss', '--inference-deadline', '0.15',
-        '--json',
+        '--temporal-ensemble', '0.5', '--json',
     )  # fmt: skip
     assert status == 0
     report = json.loads(capsys.readouterr().out)
     settings = report['settings']
     assert settings['degradations'] == ['drop-camera:cam_high@0.5', 'reorder-joints']
     assert settings['events'] == ['0.2 s at 0.1 s', 'lost at 0.4 s']
+    assert settings['temporal_ensemble'] == 0.5
     outcomes = report['inferences']['outcomes']
     assert outcomes['lost: no reply'] == 1
     assert outcomes['dropped: later than the deadline of # s'] == 1
@@ -102,6 +103,7 @@ def test_a_threshold_decides_the_exit_status(bag, checkpoint, capsys):
         (['--degrade', 'drop-camera:up'], "no camera 'up'; there are cam_high"),
         (['--replan-fraction', '1.5'], '--replan-fraction 1.5: must be 0 to 1'),
         (['--inference-deadline', '0'], '--inference-deadline 0: must be 0.05 to 600'),
+        (['--temporal-ensemble', '-0.5'], '--temporal-ensemble -0.5: must be 0 to 10'),
         (['--threads', '0'], '--threads 0: must be 1 or more'),
         (['--max-error', '-1'], '--max-error -1: must not be below 0'),
         (['--max-error', '1', '--against', 'nothing'], '--max-error needs something'),

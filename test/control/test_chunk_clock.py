@@ -258,13 +258,27 @@ def test_ensemble_averages_all_chunks_in_force_the_oldest_most():
     weights = np.exp(-k * np.arange(3))
     expected = weights @ [1.0, 2.0, 4.0] / weights.sum()
     assert unit.target(10.3, HOLD)[0] == pytest.approx(expected)
-    # The oldest ends at 11.0 and is in force for one step more.
-    assert unit.target(11.1, HOLD)[0] == pytest.approx(expected)
-    assert unit.target(11.15, HOLD)[0] == pytest.approx(
+    # The oldest ends at 11.0; only the last one of all is in force for one step more.
+    assert unit.target(10.99, HOLD)[0] == pytest.approx(expected)
+    assert unit.target(11.05, HOLD)[0] == pytest.approx(
         weights[:2] @ [2.0, 4.0] / weights[:2].sum()
     )
+    assert unit.target(11.15, HOLD)[0] == pytest.approx(4.0)
     assert unit.target(11.25, HOLD)[0] == pytest.approx(4.0)
     assert unit.target(11.35, HOLD) is None
+
+
+@pytest.mark.parametrize('weight', [0.0, 1.0])
+def test_an_ensemble_of_chunks_that_agree_is_what_they_agree_on(weight):
+    """Also while one of them ends: its last row, now past, must not draw the arms back."""
+    unit = clock(blend=0.1, ensemble=weight)
+    for tick in range(200):
+        now = 10.0 + 0.02 * tick
+        if tick % 5 == 0:
+            unit.offer(ramp(slope=0.1, first=now, start=now), now)
+        target = unit.target(now, HOLD)
+        # After the first fade; and a tick comes up to 0.02 s after the end of a chunk.
+        assert tick <= 5 or target[0] == pytest.approx(now, abs=0.02), now
 
 
 def test_ensemble_leaves_grippers_to_the_newest_and_waits_for_starts():

@@ -219,6 +219,32 @@ def test_the_arms_may_be_where_they_were_recorded(bag):
 # Latency
 
 
+class Wavering(Recorder):
+    """Beside what was recorded by 0.02 rad to one side and then to the other, in turn."""
+
+    def act(self, observation):
+        chunk = super().act(observation)
+        side = 0.02 * (-1) ** len(self.observations)
+        return dataclasses.replace(
+            chunk, actions=chunk.actions + side * ~self._profile.is_gripper[None]
+        )
+
+
+def test_chunks_are_averaged_if_so_asked(bag):
+    """What two chunks have wrong to opposite sides is less wrong in their mean."""
+    reports = {}
+    for weight in (None, 0.0, 0.01):
+        settings = {'replan_fraction': 0.2, 'temporal_ensemble': weight}
+        result = replay(bag, policy=Wavering(), **settings)
+        assert result.report['settings']['temporal_ensemble'] == weight
+        assert result.report['inferences']['accepted'] > 15
+        sent = [joint['sent'] for joint in result.report['open_loop_error']['by_joint'].values()]
+        reports[weight] = np.mean(sent), result.report['digests']
+    assert reports[0.0][0] < 0.6 * reports[None][0]
+    assert reports[0.0][1]['chunks'] == reports[None][1]['chunks']
+    assert reports[0.0][1]['commands'] != reports[0.01][1]['commands']
+
+
 def test_a_spike_ends_the_chunk_and_then_holds(bag):
     result = replay(bag, events=[parse_spike('0.9@0.5')])
     slow = next(one for one in result.replayed.inferences if one.reply.seconds == 0.9)

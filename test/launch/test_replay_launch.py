@@ -60,18 +60,24 @@ def launch():
     return run
 
 
-def test_a_bag_is_played_and_everybody_leaves(launch, make_tiny_checkpoint, tmp_path):
+@pytest.fixture
+def bag(tmp_path):
     from hbvla_ros.control.profile import RobotProfile
     from hbvla_ros.recordings.fixture import FixtureOptions, write_fixture
 
-    profile = RobotProfile.load('aloha_sim')
-    write_fixture(tmp_path / 'bag', profile, FixtureOptions(seconds=2.0))
-    cameras = tuple(camera.name for camera in profile.cameras)
-    checkpoint = make_tiny_checkpoint(
-        platform={'robot': 'aloha_sim', 'cameras': cameras, 'chunk': 10}
-    )
+    write_fixture(tmp_path / 'bag', RobotProfile.load('aloha_sim'), FixtureOptions(seconds=2.0))
+    return tmp_path / 'bag'
+
+
+@pytest.fixture
+def checkpoint(make_tiny_checkpoint):
+    cameras = ('cam_high', 'cam_left_wrist', 'cam_right_wrist')
+    return make_tiny_checkpoint(platform={'robot': 'aloha_sim', 'cameras': cameras, 'chunk': 10})
+
+
+def test_a_bag_is_played_and_everybody_leaves(launch, bag, checkpoint):
     outcome = launch(
-        bag=tmp_path / 'bag',
+        bag=bag,
         checkpoint=checkpoint,
         robot='aloha_sim',
         rate='0.5',
@@ -80,13 +86,22 @@ def test_a_bag_is_played_and_everybody_leaves(launch, make_tiny_checkpoint, tmp_
     assert outcome.returncode == 0, outcome.stdout
     assert '351 messages played' in outcome.stdout, outcome.stdout
     assert re.search(r"instruction: 'put the red cube into the bucket'", outcome.stdout)
+    assert 'waiting for ~/start' not in outcome.stdout
     for node in ('replay_node', 'policy_node', 'arm_node', 'guard_node'):
         assert re.search(rf'{node}-\d+\]: process has finished cleanly', outcome.stdout), node
 
 
-def test_a_bag_that_is_not_there_ends_the_launch(launch, make_tiny_checkpoint):
-    cameras = ('cam_high', 'cam_left_wrist', 'cam_right_wrist')
-    checkpoint = make_tiny_checkpoint(platform={'robot': 'aloha_sim', 'cameras': cameras})
+def test_an_argument_wins_over_the_parameter_file(launch, bag, checkpoint, tmp_path):
+    file = tmp_path / 'params.yaml'
+    file.write_text('/**/policy_node:\n  ros__parameters:\n    wait_for_start: false\n')
+    outcome = launch(
+        bag=bag, checkpoint=checkpoint, robot='aloha_sim', wait_for_start='true', params_file=file
+    )
+    assert outcome.returncode == 0, outcome.stdout
+    assert 'waiting for ~/start' in outcome.stdout, outcome.stdout
+
+
+def test_a_bag_that_is_not_there_ends_the_launch(launch, checkpoint):
     outcome = launch(bag='/none', checkpoint=checkpoint, robot='aloha_sim')
     assert '/none: not a readable bag' in outcome.stdout
     assert 'exit code 2' in outcome.stdout

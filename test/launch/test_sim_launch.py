@@ -57,6 +57,7 @@ def generate_test_description():
         'checkpoint': os.environ[CHECKPOINT],
         'namespace': NAMESPACE,
         'seed': '3',
+        'enclave': '/hbvla',
     }
     source = PythonLaunchDescriptionSource(os.path.join(share, 'launch', 'sim.launch.py'))
     bringup = IncludeLaunchDescription(source, launch_arguments=list(arguments.items()))
@@ -97,10 +98,18 @@ class TestBringUp(unittest.TestCase):
 
         while time.monotonic() < end and not (moved() and instructed()):
             executor.spin_once(timeout_sec=0.1)
+        enclaves = {
+            name: enclave
+            for name, _, enclave in node.get_node_names_and_namespaces_with_enclaves()
+            if name != 'bringup_test'
+        }
         node.destroy_node()
         rclpy.shutdown(context=context)
         self.assertTrue(moved(), f'{len(commands)} commands')
         self.assertTrue(instructed(), instructions)
+        names = ('guard_node', 'arm_node', 'policy_node', 'bringup_node')
+        expected = {name: f'/hbvla/{name}' for name in names} | {'sim_robot_node': '/hbvla/sim'}
+        self.assertEqual(enclaves, expected)
 
 
 @launch_testing.post_shutdown_test()

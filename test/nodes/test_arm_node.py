@@ -284,8 +284,39 @@ def test_configure_again_after_cleanup(arms, wait, robot):
     assert wait(lambda: len(robot.recorded()) > count + 5)
 
 
+def steps_beside(profile, first, second):
+    """Two long chunks that stand still, joint 0 at ``first`` and then at ``second``."""
+    rows = np.tile(profile.start_pose, (2, 200, 1))
+    rows[0, :, 0], rows[1, :, 0] = first, second
+    rows[0, :, 6], rows[1, :, 6] = 0.2, 0.6
+    return rows
+
+
+@pytest.mark.parametrize('weight, expected', [(None, 0.4), (0.0, 0.3), (np.log(3.0), 0.25)])
+def test_chunks_in_force_are_averaged_if_so_configured(
+    graph, robot, profile, wait, weight, expected
+):
+    """The older chunk weighs ``exp(weight)`` times as much; grippers obey the newest."""
+    robot.simulate()
+    parameters = {} if weight is None else {'temporal_ensemble': float(weight)}
+    node = graph.add(ArmNode, diagnostics_rate=10.0, use_sim_time=True, **parameters)
+    node.start()
+    assert wait(lambda: robot.last() is not None)
+    first, second = steps_beside(profile, 0.2, 0.4)
+    robot.send(first)
+    assert wait(lambda: abs(robot.last()[0] - 0.2) < 1e-6)
+    robot.send(second)
+    assert wait(lambda: abs(robot.last()[0] - expected) < 1e-6)
+    robot.live(0.3)
+    assert robot.last()[0] == pytest.approx(expected, abs=1e-6), 'and stays there'
+    assert robot.last()[6] == pytest.approx(0.6)
+    assert_safe(robot.recorded(), profile)
+    shown = robot.report('arm_node', 'temporal ensemble')
+    assert shown == 'off' if weight is None else float(shown) == pytest.approx(weight, abs=1e-3)
+
+
 def test_parameters_are_described(arms):
-    for name in ('robot', 'diagnostics_rate', 'autostart'):
+    for name in ('robot', 'temporal_ensemble', 'diagnostics_rate', 'autostart'):
         assert arms.describe_parameter(name).description.endswith('.')
     result = arms.set_parameters([Parameter('robot', value='other')])
     assert not result[0].successful

@@ -48,7 +48,10 @@ def test_silence_counts_once_it_was_heard(graph, clock, wait):
     assert wait(lambda: watch.is_heard)
     assert watch.state == 'inactive' and not watch.was_active and not watch.has_stopped
     label[0] = 'active stopped'
-    assert wait(lambda: watch.was_active and watch.has_stopped)
+    assert wait(lambda: watch.was_active and watch.has_stopped) and watch.hold == ''
+    label[0] = 'active hold: it has stopped'
+    assert wait(lambda: watch.hold == 'it has stopped')
+    assert watch.was_active and not watch.has_stopped, 'a reason says nothing of the state'
     heart.destroy()
     # Beats that were on their way have come by now.
     wait(lambda: False, 0.2)

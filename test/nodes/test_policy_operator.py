@@ -105,7 +105,8 @@ def test_stop_holds_and_start_goes_on(robot, node, call, instruct, wait, shelf):
     assert len(robot.chunks) == count
     assert len(shelf.policies['/old'].observations) <= seen + 1
     assert wait(lambda: beats[-1].frame_id == 'active stopped')
-    assert wait(lambda: robot.report('policy_node').message == 'active stopped')
+    expected = 'active stopped, waiting for ~/start'
+    assert wait(lambda: robot.report('policy_node').message == expected)
     assert call('start').success
     assert wait(lambda: len(robot.real_chunks()) and robot.chunks[-1].points)
     assert wait(lambda: beats[-1].frame_id == 'active')

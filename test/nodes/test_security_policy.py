@@ -12,9 +12,12 @@ from rclpy.node import Node
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.nodes.adapters import command_topics
 from hbvla_ros.nodes.arm_node import ArmNode
+from hbvla_ros.nodes.bringup_node import BringupNode
 from hbvla_ros.nodes.guard_node import GuardNode
 from hbvla_ros.nodes.policy_node import PolicyNode
+from hbvla_ros.nodes.replay_node import ReplayNode
 from hbvla_ros.nodes.sim_robot_node import SimRobotNode
+from hbvla_ros.recordings.fixture import FixtureOptions, write_fixture
 from hbvla_ros.resources import share_path
 from hbvla_ros.vla.platform import Platform
 
@@ -62,19 +65,12 @@ class Stand:
 
 
 @pytest.fixture
-def created(graph, wait):
-    """Makes every node as it is in operation, then asks the graph about one."""
-    nodes = {
-        'policy_node': graph.add(PolicyNode, lambda values: Stand(), use_sim_time=True),
-        'arm_node': graph.add(ArmNode, use_sim_time=True),
-        'guard_node': graph.add(GuardNode, use_sim_time=True),
-        'sim_robot_node': graph.add(SimRobotNode),
-    }
-    for name in ('policy_node', 'arm_node'):
-        nodes[name].start()
+def entries(graph, wait):
+    """Asks the graph what a node has: publish, subscribe, reply and request to full names."""
     observer = graph.add(Node, 'observer')
 
     def entries(name):
+        assert wait(lambda: name in observer.get_node_names())
         asked = SimpleNamespace(
             publish=observer.get_publisher_names_and_types_by_node,
             subscribe=observer.get_subscriber_names_and_types_by_node,
@@ -83,18 +79,41 @@ def created(graph, wait):
         )
         return {verb: {each for each, _ in ask(name, '/')} for verb, ask in vars(asked).items()}
 
-    assert wait(lambda: set(nodes) <= set(observer.get_node_names()))
     return entries
 
 
-def test_it_allows_what_the_nodes_do_and_nothing_else(policy, created):
-    for node in ('policy_node', 'arm_node', 'guard_node', 'sim_robot_node'):
-        optional = {name.replace('~', f'/{node}') for name in OPTIONAL}
-        for verb, done in created(node).items():
-            allowed = policy[node][verb]
-            assert done <= allowed, f'{node} cannot {verb} {sorted(done - allowed)}: add it'
-            unused = allowed - done - optional
-            assert not unused, f'{node} does not {verb} {sorted(unused)}: take it out'
+def assert_fits(rights, node, created):
+    """A node has what it may have, and may have no more than it has."""
+    optional = {name.replace('~', f'/{node}') for name in OPTIONAL}
+    for verb, done in created.items():
+        allowed = rights[verb]
+        assert done <= allowed, f'{node} cannot {verb} {sorted(done - allowed)}: add it'
+        unused = allowed - done - optional
+        assert not unused, f'{node} does not {verb} {sorted(unused)}: take it out'
+
+
+def test_it_allows_what_the_nodes_do_and_nothing_else(policy, graph, entries):
+    nodes = {
+        'policy_node': graph.add(PolicyNode, lambda values: Stand(), use_sim_time=True),
+        'arm_node': graph.add(ArmNode, use_sim_time=True),
+        'guard_node': graph.add(GuardNode, use_sim_time=True, dead_man_topic='joy'),
+        'bringup_node': graph.add(BringupNode),
+        'sim_robot_node': graph.add(SimRobotNode),
+    }
+    for name in ('policy_node', 'arm_node'):
+        nodes[name].start()
+    for node in nodes:
+        assert_fits(policy[node], node, entries(node))
+
+
+def test_the_same_of_the_player_that_takes_the_place_of_the_robot(
+    policy, graph, entries, profile, tmp_path
+):
+    write_fixture(tmp_path / 'bag', profile, FixtureOptions(seconds=0.2))
+    graph.add(ReplayNode, bag=str(tmp_path / 'bag')).start()
+    assert_fits(policy['replay_node'], 'replay_node', entries('replay_node'))
+    robot, player = policy['sim_robot_node']['publish'], policy['replay_node']['publish']
+    assert player - {'/rosout', '/parameter_events'} < robot
 
 
 def test_only_the_arms_and_the_guard_may_command(policy):
@@ -131,7 +150,9 @@ def test_the_file_is_what_the_tools_of_sros2_take():
     root = ElementTree.fromstring(text)
     assert root.tag == 'policy' and root.get('version') == '0.2.0'
     paths = [enclave.get('path') for enclave in root.iter('enclave')]
-    nodes = ('policy_node', 'arm_node', 'guard_node', 'sim', 'operator')
+    nodes = (
+        'policy_node', 'arm_node', 'guard_node', 'bringup_node', 'sim', 'replay_node', 'operator',
+    )  # fmt: skip
     assert paths == [f'/hbvla/{node}' for node in nodes]
     # They take a comment between enclaves for an enclave without a name.
     assert '<!--' not in text.partition('<policy')[2]
