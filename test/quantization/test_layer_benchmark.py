@@ -15,7 +15,7 @@ from hbvla_ros.quantization.layer_benchmark import (
     default_specs,
     markdown_table,
 )
-from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
+from hbvla_ros.quantization.methods.signplane_options import SignPlaneOptions
 from hbvla_ros.quantization.registry import METHODS
 from hbvla_ros.quantization.synthetic import make_layer, output_error
 

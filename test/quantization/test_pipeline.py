@@ -23,7 +23,7 @@ from hbvla_ros.quantization import memory
 from hbvla_ros.quantization.calibration import CalibrationSet
 from hbvla_ros.quantization.hessian import relative_error
 from hbvla_ros.quantization.methods import rtn
-from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
+from hbvla_ros.quantization.methods.signplane_options import SignPlaneOptions
 from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
 from hbvla_ros.quantization.registry import METHODS
 from hbvla_ros.quantization.targets import COMPONENTS, quantized_linears

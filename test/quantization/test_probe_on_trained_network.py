@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hbvla_ros.policy import Policy
 from hbvla_ros.quantization.calibration import CalibrationSet, NetworkInputs
-from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
+from hbvla_ros.quantization.methods.signplane_options import SignPlaneOptions
 from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.export import save_checkpoint
