@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from hbvla_ros.quantization.calibration import NetworkInputs
 from hbvla_ros.quantization.capture import BlockInputs, Call
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.synthetic import SyntheticLayer, make_layer
 
 
