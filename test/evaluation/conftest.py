@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import types
 from pathlib import Path
@@ -12,8 +13,21 @@ import numpy as np
 import pytest
 import torch
 
+from hbvla_ros.control.profile import RobotProfile
+from hbvla_ros.control.safety import SafetyStage
+from hbvla_ros.data import ActionChunk
+from hbvla_ros.evaluation.latency_traces import parse_latency
+from hbvla_ros.evaluation.replay import ReplaySettings
+from hbvla_ros.evaluation.replay_run import ReplayRequest, replay_bag
+from hbvla_ros.evaluation.replay_summary import kind_of
 from hbvla_ros.evaluation.suites import libero
+from hbvla_ros.recordings.degradations import parse_degradation
+from hbvla_ros.recordings.fixture import FixtureOptions, Motion, write_fixture
+from hbvla_ros.vla.platform import ALOHA
 
+PROFILE = RobotProfile.load('aloha_sim')
+# Beginning of the bag, s; rows of a chunk, and seconds between them.
+START, ROWS, STEP = 1_700_000_000.0, 10, 0.04
 TASKS, STATES = 3, 50
 
 
@@ -138,3 +152,96 @@ def stand_in(tmp_path, monkeypatch):
     (tmp_path / 'config.yaml').write_text('{}')
     monkeypatch.setenv('LIBERO_CONFIG_PATH', str(tmp_path))
     return show
+
+
+class Recorder:
+    """Commands what was recorded, a little beside it: a perfect policy with a known error."""
+
+    checkpoint = 'recorder-0000'
+
+    def __init__(self, beside=0.0, start=START, robot='aloha_sim', profile=PROFILE):
+        cameras, width = tuple(one.name for one in profile.cameras), len(profile.action_names)
+        self.platform = dataclasses.replace(
+            ALOHA, robot=robot, cameras=cameras, chunk=ROWS, action_dim=width, proprio_dim=width
+        )
+        self._motion, self._beside, self._start = Motion(profile, 0), beside, start
+        self._profile, self.observations = profile, []
+
+    def act(self, observation):
+        self.observations.append(observation)
+        due = observation.stamp - self._start + STEP * np.arange(ROWS)
+        rows = np.array([self._motion.at(time) for time in due])
+        rows[:, ~self._profile.is_gripper] += self._beside * np.arange(ROWS)[:, None]
+        rows = self._profile.pose_to_action(rows)
+        return ActionChunk(rows, observation.stamp, STEP, observation.stamp,
+                           observation.instruction, self.checkpoint)  # fmt: skip
+
+    def warmup(self):
+        pass
+
+
+@pytest.fixture(scope='module')
+def bag(tmp_path_factory):
+    path = tmp_path_factory.mktemp('bags') / 'bag'
+    write_fixture(path, PROFILE, FixtureOptions(seconds=2.0))
+    return path
+
+
+def run_replay(
+    bag, *faults, policy=None, latency='0.06', events=(), profile=PROFILE, against='commands',
+    **settings,
+):  # fmt: skip
+    request = ReplayRequest(
+        bag, parse_latency(latency, 0), events, [parse_degradation(text) for text in faults],
+        ReplaySettings(**settings), against,
+    )  # fmt: skip
+    result = replay_bag(request, policy or Recorder(), profile)
+    check_commands(result, profile)
+    return result
+
+
+def check_commands(result, profile):
+    """Whatever happens: finite, inside the limits, capped, in order of time."""
+    ticks, stage = result.replayed.ticks, SafetyStage.of(profile)
+    sent = np.array([tick.command for tick in ticks if tick.command is not None])
+    assert np.isfinite(sent).all()
+    assert (sent >= stage.lower - 1e-9).all() and (sent <= stage.upper + 1e-9).all()
+    steps = np.diff(sent, axis=0)
+    assert (np.abs(steps) <= stage.velocity * stage.period + 1e-9).all()
+    changes = np.abs(np.diff(steps, axis=0))
+    assert (changes <= stage.acceleration * stage.period**2 + 1e-9).all()
+    elapsed = [tick.instant.elapsed for tick in ticks]
+    assert (np.diff(elapsed) > 0.5 * stage.period).all()
+    commands = result.report['commands']
+    keys = ('not_finite', 'outside_limits', 'steps_above_limit')
+    assert [commands[key] for key in keys] == [0, 0, 0]
+
+
+def reasons_held(result, start, stop):
+    """Reasons without numbers between two times, each once; '' while a target was followed."""
+    ticks = result.replayed.ticks
+    return {kind_of(tick.holding) for tick in ticks if start <= tick.instant.elapsed < stop}
+
+
+@pytest.fixture(scope='session')
+def recorder():
+    """The class of a policy that commands what was recorded."""
+    return Recorder
+
+
+@pytest.fixture(scope='session')
+def replay():
+    """Replays a bag with faults injected, and looks at every command."""
+    return run_replay
+
+
+@pytest.fixture(scope='session')
+def held():
+    """Tells for which reasons a replay held between two times."""
+    return reasons_held
+
+
+@pytest.fixture(scope='module')
+def plain(bag):
+    """The replay without anything injected."""
+    return run_replay(bag)
