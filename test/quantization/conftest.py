@@ -45,3 +45,9 @@ def record_inputs() -> Callable[[nn.Module, str, Sequence[NetworkInputs]], Block
         return BlockInputs(calls)
 
     return record
+
+
+@pytest.fixture(scope='module')
+def attention() -> SyntheticLayer:
+    """A smaller one, for whole methods."""
+    return make_layer('attn_vo', 256, 384, seed=1, tokens=3000)

@@ -1,5 +1,5 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""What stands in the folder that the pipeline writes: layers, manifest, the reported action error."""
+"""What stands in the folder that the pipeline writes: layers, manifest, its action error."""
 
 from __future__ import annotations
 
