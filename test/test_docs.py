@@ -18,7 +18,7 @@ import yaml
 from hbvla_ros.cli.main import build_parser
 from hbvla_ros.control.profile_types import ADAPTERS, GRIPPER_ADAPTERS, SafetyProfile
 from hbvla_ros.nodes import (
-    arm_node,
+    arm_parameters,
     bringup_node,
     guard_node,
     policy_parameters,
@@ -46,7 +46,7 @@ PAGES = sorted(
 FENCE = re.compile(r'^ *```(\w*)\n(.*?)^ *```', re.MULTILINE | re.DOTALL)
 TABLES = {
     'policy_node': (*policy_parameters.TABLE, AUTOSTART),
-    'arm_node': (*arm_node.TABLE, AUTOSTART),
+    'arm_node': (*arm_parameters.TABLE, AUTOSTART),
     'guard_node': guard_node.TABLE,
     'bringup_node': bringup_node.TABLE,
     'sim_robot_node': sim_robot_node.TABLE,

@@ -66,14 +66,15 @@ def run_layers(options: argparse.Namespace) -> int:
     from hbvla_ros.evaluation.versions import versions
     from hbvla_ros.policy import check_device
     from hbvla_ros.quantization import layer_benchmark
+    from hbvla_ros.quantization.method_spec import MethodSpec, default_specs
     from hbvla_ros.quantization.synthetic import KINDS
 
     if options.out is not None:
         check_file(options.out)
     check_device(options.device)
-    texts = options.methods or layer_benchmark.default_specs()
+    texts = options.methods or default_specs()
     benchmark = layer_benchmark.LayerBenchmark(
-        specs=[layer_benchmark.MethodSpec.parse(text) for text in texts],
+        specs=[MethodSpec.parse(text) for text in texts],
         kinds=options.kinds or KINDS,
         rows=options.rows,
         columns=options.columns,

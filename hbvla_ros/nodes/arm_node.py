@@ -23,33 +23,15 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.nodes import diagnostics
 from hbvla_ros.nodes.adapters import CommandWriter
 from hbvla_ros.nodes.arm_motion import ArmMotion
+from hbvla_ros.nodes.arm_parameters import TABLE
 from hbvla_ros.nodes.arm_watch import WATCH_RATE, ArmWatch
 from hbvla_ros.nodes.chunk_inbox import ChunkInbox, ensemble_weight
 from hbvla_ros.nodes.heartbeat import STOPPED, Heartbeat
 from hbvla_ros.nodes.joint_reader import JointReader
 from hbvla_ros.nodes.lifecycle import ManagedNode
-from hbvla_ros.nodes.parameters import Parameter
 from hbvla_ros.nodes.run import main as run_main
 
 NAME = 'arm_node'
-TABLE = (
-    Parameter('robot', 'aloha_sim', 'Robot profile: a name or the path of a profile .yaml.'),
-    Parameter('require_guard', False, 'Hold until a guard_node is heard.'),
-    Parameter(
-        'temporal_ensemble',
-        -1.0,
-        'Average overlapping chunks, the i-th oldest by exp(-value * i); 0 weighs them equally, '
-        '-1 executes the newest alone.',
-        low=-1.0,
-        high=10.0,
-    ),
-    Parameter(
-        'heartbeat_rate', 20.0, 'Messages on ~/heartbeat per second, Hz.', low=10.0, high=100.0
-    ),
-    Parameter(
-        'diagnostics_rate', 1.0, 'Reports on /diagnostics per second, Hz.', low=0.1, high=10.0
-    ),
-)
 HOLDING, RUNNING = 'holding', 'running'
 # A node that was told to leave leaves, s.
 _LONGEST_BRAKING = 1.0

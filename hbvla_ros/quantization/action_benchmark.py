@@ -18,7 +18,8 @@ from hbvla_ros.packed.reader import PackedFolder
 from hbvla_ros.quantization.action_results import PROBE_COLUMNS, ActionResult
 from hbvla_ros.quantization.calibrated import check_differentiable
 from hbvla_ros.quantization.calibration import CalibrationSet
-from hbvla_ros.quantization.layer_benchmark import MethodSpec, check_each_once
+from hbvla_ros.quantization.layer_benchmark import check_each_once
+from hbvla_ros.quantization.method_spec import MethodSpec
 from hbvla_ros.quantization.pipeline import quantize_checkpoint
 from hbvla_ros.quantization.progress import Progress, SilentProgress
 from hbvla_ros.quantization.request import Request

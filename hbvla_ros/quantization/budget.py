@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.forms.sign_planes import MOST_PLANES
 from hbvla_ros.quantization.methods.dbf import DbfOptions
-from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
+from hbvla_ros.quantization.methods.signplane_options import SignPlaneOptions
 from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.registry import Method
 from hbvla_ros.quantization.tiles import tile_rows

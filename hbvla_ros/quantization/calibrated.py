@@ -13,10 +13,11 @@ from torch import Tensor
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.quantization.activations import ActivationCache
 from hbvla_ros.quantization.block_quantizer import BlockQuantizer, LayerQuantizer
-from hbvla_ros.quantization.calibration import CalibrationSet, NetworkInputs
+from hbvla_ros.quantization.calibration import CalibrationSet
 from hbvla_ros.quantization.capture import BlockInputs
 from hbvla_ros.quantization.forward_pass import ForwardPass, to_device
 from hbvla_ros.quantization.memory import differentiates_whole_network
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.probe import TokenWeights
 from hbvla_ros.quantization.probe_action import ActionImportance, action_importance
 from hbvla_ros.quantization.probe_stream import streamed_action_importance

@@ -15,7 +15,7 @@ from torch import Tensor
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.quantization.methods import dbf, signplane
 from hbvla_ros.quantization.methods.dbf import DbfOptions
-from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
+from hbvla_ros.quantization.methods.signplane_options import SignPlaneOptions
 from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.registry import Method
 from hbvla_ros.quantization.tiles import MOST_PLANES, tile_rows

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from hbvla_ros.quantization.activations import ActivationCache
-from hbvla_ros.quantization.calibration import NetworkInputs
 from hbvla_ros.quantization.capture import BlockInputs, Call
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.stream import Recorded, StandIn, StreamedNetwork, stand_ins
 
 Visit = Callable[[str, BlockInputs], None]

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.quantization.calibration import CalibrationSet, NetworkInputs
+from hbvla_ros.quantization.calibration import CalibrationSet
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.progress import Progress
 from hbvla_ros.vla.checkpoint import Checkpoint
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.accounting import stored_bits_per_weight
-from hbvla_ros.quantization.budget import options_for_layer
-from hbvla_ros.quantization.options import MethodOptions, check_seed, with_settings
-from hbvla_ros.quantization.registry import METHODS, Method, find_method
+from hbvla_ros.quantization.method_spec import MethodSpec
+from hbvla_ros.quantization.options import check_seed
 from hbvla_ros.quantization.synthetic import (
     KINDS,
     STRUCTURED_KINDS,
@@ -23,58 +22,6 @@ from hbvla_ros.quantization.synthetic import (
     make_layer,
     output_error,
 )
-
-# Budgets at which methods that take one are compared when nothing else is asked for.
-BUDGETS = (1.05, 1.3, 2.05)
-
-
-@dataclass(frozen=True)
-class MethodSpec:
-    """A method with its size and options.
-
-    Attributes:
-        text: as it was written, such as ``signplane:1.05`` or ``hbvla:best``.
-        method: the method.
-        bits: what ``--bits`` would say, None for what the method stores by itself.
-        options: the preset with the settings, but for size and seed.
-    """
-
-    text: str
-    method: Method
-    bits: float | None
-    options: MethodOptions
-
-    @staticmethod
-    def parse(text: str) -> MethodSpec:
-        """From ``NAME[:BITS][:PRESET][:SETTING=VALUE...]``.
-
-        Raises:
-            HbvlaError: no such method, preset or setting.
-        """
-        name, *fields = text.split(':')
-        method = find_method(name)
-        bits, preset, settings = None, 'default', []
-        for part in fields:
-            if '=' in part:
-                settings.append(part)
-            elif _is_number(part):
-                bits = float(part)
-            else:
-                preset = part
-        options = with_settings(method.preset(preset), settings, name)
-        return MethodSpec(text, method, bits, options)
-
-    def for_layer(self, rows: int, columns: int, seed: int) -> MethodOptions:
-        """Options for a layer of that shape, with the size the specification asks for.
-
-        Raises:
-            HbvlaError: the method cannot meet the number of bits on such a layer.
-        """
-        try:
-            sized = options_for_layer(self.method, self.options, rows, columns, self.bits)
-        except HbvlaError as error:
-            raise HbvlaError(f'{self.text}: {error}') from error
-        return dataclasses.replace(sized, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -242,20 +189,6 @@ def check_each_once(option: str, values: Sequence[object]) -> None:
         raise HbvlaError(f'{option}: name each once, and at least one')
 
 
-def default_specs() -> list[str]:
-    """Every method as it is compared by default.
-
-    Methods that take a budget of stored bits at each of ``BUDGETS``, the others at their own size;
-    preset 'best' beside 'default' where there is one.
-    """
-    texts = []
-    for name, method in METHODS.items():
-        for preset in ('', ':best') if 'best' in method.presets else ('',):
-            budgets = [f':{bits:g}' for bits in BUDGETS] if method.budgeted else ['']
-            texts += [f'{name}{budget}{preset}' for budget in budgets]
-    return texts
-
-
 def markdown_table(results: Sequence[MethodResults]) -> str:
     """The results as a Markdown table: errors are geometric means over the seeds."""
     kinds = _in_order(r.kind for r in results[0].results)
@@ -300,11 +233,3 @@ def _geometric_mean(values: Iterable[float]) -> float:
 def _in_order(names: Iterable[str]) -> list[str]:
     """Each name once, in the order of its first appearance."""
     return list(dict.fromkeys(names))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.quantization.calibration import CalibrationSet, NetworkInputs
+from hbvla_ros.quantization.calibration import CalibrationSet
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.request import Plan
 from hbvla_ros.quantization.targets import Chain, block_chains, resident_linears
 

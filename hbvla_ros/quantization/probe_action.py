@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hbvla_ros.quantization.calibration import NetworkInputs
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.probe import TokenWeights, kept_outputs, squared_norms, token_weights
 from hbvla_ros.quantization.probe_options import ProbeOptions, in_decoder, probed_layers
 

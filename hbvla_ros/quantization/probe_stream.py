@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.quantization.activations import ActivationCache
-from hbvla_ros.quantization.calibration import NetworkInputs
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.probe import kept_outputs, squared_norms
 from hbvla_ros.quantization.probe_action import (
     ActionImportance,

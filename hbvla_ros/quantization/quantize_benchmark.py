@@ -19,8 +19,8 @@ from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.accounting import folder_bytes, packed_report
 from hbvla_ros.packed.reader import PackedFolder
 from hbvla_ros.quantization.calibration import CalibrationSet, load_calibration
-from hbvla_ros.quantization.layer_benchmark import MethodSpec
 from hbvla_ros.quantization.memory import needed_bytes
+from hbvla_ros.quantization.method_spec import MethodSpec
 from hbvla_ros.quantization.pipeline import quantize_checkpoint
 from hbvla_ros.quantization.random_checkpoint import (
     DECODER_LAYERS,

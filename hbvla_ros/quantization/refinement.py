@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.layer import QuantizedLayer
-from hbvla_ros.quantization.calibration import NetworkInputs
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.refinable import RefinableLinear
 
 # A step moves a value by at most about this share of the mean magnitude of its tensor.

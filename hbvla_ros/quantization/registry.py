@@ -17,6 +17,7 @@ from hbvla_ros.quantization.methods import (
     hbvla_options,
     rtn,
     signplane,
+    signplane_options,
 )
 from hbvla_ros.quantization.options import MethodOptions
 from hbvla_ros.quantization.summaries import list_methods
@@ -75,7 +76,7 @@ METHODS = {
         Method(
             'signplane',
             signplane.quantize,
-            signplane.PRESETS,
+            signplane_options.PRESETS,
             planes=True,
             budgeted=True,
         ),

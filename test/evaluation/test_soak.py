@@ -12,7 +12,7 @@ import pytest
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation import memory_track
-from hbvla_ros.evaluation.memory_track import Growth, MemoryTrack, resident
+from hbvla_ros.evaluation.memory_track import Growth, MemoryTrack, growth, resident
 from hbvla_ros.evaluation.soak import SoakOptions, SoakResult
 from hbvla_ros.evaluation.soak_report import to_json, to_markdown
 
@@ -132,3 +132,20 @@ def test_processes_that_were_short_say_nothing_about_growth(monkeypatch):
     [mine] = track.close()
     assert mine.processes == 0 and mine.slope is None and not mine.grows
     assert 0.0 < mine.first <= mine.largest
+
+
+def test_growth_is_found_inside_stretches_only():
+    noise = np.random.default_rng(0).normal(0.0, 0.1, 200)
+    times = np.arange(200.0)
+    level = np.where(times < 100, 50.0, 80.0)
+    flat = [list(zip(times[p], (level + noise)[p], strict=True)) for p in _halves(times)]
+    slope, half = growth(flat)
+    assert abs(slope) < half < 0.001
+    grown = [[(t, v + 0.01 * t) for t, v in one] for one in flat]
+    slope, half = growth(grown)
+    assert slope == pytest.approx(0.01, abs=half) and half < 0.001
+    assert growth([[(0.0, 1.0)]]) is None
+
+
+def _halves(times):
+    return times < 100, times >= 100

@@ -9,13 +9,11 @@ import math
 import sys
 import types
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 
-from hbvla_ros.cli.main import main
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.suites import libero
 from hbvla_ros.evaluation.suites.run import evaluate_suite
@@ -23,7 +21,7 @@ from hbvla_ros.policy import Policy
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.images import ImagePipeline, Preprocessor
 from hbvla_ros.vla.normalisation import Normaliser
-from hbvla_ros.vla.platform import ALOHA, LIBERO
+from hbvla_ros.vla.platform import LIBERO
 from hbvla_ros.vla.tokens import complete_ids
 
 # torch says that it does what it was told to, once a file of initial states.
@@ -31,130 +29,6 @@ pytestmark = pytest.mark.filterwarnings('ignore:Environment variable TORCH_FORCE
 
 GOLDEN = Path(__file__).parents[1] / 'golden' / 'openvla_oft' / 'libero_l1'
 KEYS = ['libero_spatial_no_noops']
-TASKS, STATES = 3, 50
-
-
-class Task(NamedTuple):
-    name: str
-    language: str
-    problem: str
-    problem_folder: str
-    bddl_file: str
-    init_states_file: str
-
-
-class StandIn:
-    """What a test wants LIBERO to show, and what LIBERO was asked to do."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.images = np.zeros((2, 256, 256, 3), dtype=np.uint8)
-        self.position, self.quaternion = np.zeros(3), np.array([0.0, 0.0, 0.0, 1.0])
-        self.gripper = np.zeros(2)
-        self.done_after: int | None = None  # steps of an episode, the settling ones included
-        self.breaks_after: int | None = None
-        self.breaks_in: int | None = None  # number of the episode
-        self.environments: list[Environment] = []
-
-
-class Environment:
-    """robosuite's side of OffScreenRenderEnv."""
-
-    def __init__(self, stand_in, bddl_file_name, camera_heights, camera_widths):
-        self.stand_in, self.file = stand_in, bddl_file_name
-        self.size = (camera_heights, camera_widths)
-        self.calls: list[tuple] = []
-        self.steps: int | None = None
-        stand_in.environments.append(self)
-
-    def seed(self, seed):
-        self.calls.append(('seed', seed))
-
-    def reset(self):
-        self.steps = None
-        self.calls.append(('reset',))
-        return self.observation()
-
-    def set_init_state(self, state):
-        assert self.calls[-1] == ('reset',), 'the initial state would be lost in a later reset'
-        self.calls.append(('state', float(state[0])))
-        self.steps = 0
-        if self.stand_in.breaks_in is not None:
-            self.stand_in.breaks_in -= 1
-            if self.stand_in.breaks_in == 0:
-                raise RuntimeError('no memory left')
-        return self.observation()
-
-    def step(self, action):
-        assert self.steps is not None, 'the initial state was not set'
-        assert isinstance(action, list) and len(action) == 7
-        self.calls.append(('step', *action))
-        self.steps += 1
-        if self.steps == self.stand_in.breaks_after:
-            raise RuntimeError('Nan, Inf or huge value in QACC\nsecond line')
-        done = self.steps == self.stand_in.done_after
-        return self.observation(), float(done), done, {}
-
-    def observation(self):
-        show = self.stand_in
-        return {
-            'agentview_image': show.images[0],
-            'robot0_eye_in_hand_image': show.images[1],
-            'robot0_eef_pos': show.position,
-            'robot0_eef_quat': show.quaternion,
-            'robot0_gripper_qpos': show.gripper,
-        }
-
-    def close(self):
-        self.calls.append(('close',))
-
-    @property
-    def actions(self):
-        return np.array([call[1:] for call in self.calls if call[0] == 'step'])
-
-
-@pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-    """LIBERO as far as it is used, with initial states in the format of its files."""
-    show = StandIn(tmp_path)
-    for index in range(TASKS):
-        states = np.full((STATES, 5), 0.0) + np.arange(STATES)[:, None] + 100 * index
-        torch.save(states, tmp_path / f'{index}.pruned_init')
-
-    class Benchmark:
-        def __init__(self):
-            print('[info] using task orders [0, 1, 2]')
-
-        def get_num_tasks(self):
-            return TASKS
-
-        def get_task(self, index):
-            name = f'task_{index}'
-            return Task(
-                name, 'put the cube', 'Libero', 'folder', f'{name}.bddl', f'{name}.pruned_init'
-            )
-
-        def get_task_init_states(self, index):
-            return torch.load(tmp_path / f'{index}.pruned_init')
-
-    modules = {
-        'libero': {},
-        'libero.libero': {'get_libero_path': lambda key: f'/where/{key}'},
-        'libero.libero.benchmark': {
-            'get_benchmark_dict': lambda: dict.fromkeys(libero.MAX_STEPS, Benchmark)
-        },
-        'libero.libero.envs': {
-            'OffScreenRenderEnv': lambda **options: Environment(show, **options)
-        },
-    }
-    for name, content in modules.items():
-        module = types.ModuleType(name)
-        module.__spec__ = types.SimpleNamespace(name=name)
-        vars(module).update(content)
-        monkeypatch.setitem(sys.modules, name, module)
-    (tmp_path / 'config.yaml').write_text('{}')
-    monkeypatch.setenv('LIBERO_CONFIG_PATH', str(tmp_path))
-    return show
 
 
 @pytest.fixture(scope='module')
@@ -369,100 +243,3 @@ def test_an_unknown_task_is_one_line(stand_in):
         suite('fold').tasks()
     with pytest.raises(HbvlaError, match="task suite 'libero_100': unknown"):
         suite(name='libero_100')
-
-
-@pytest.fixture
-def checkpoint(make_tiny_checkpoint):
-    """A folder of random weights as for LIBERO-Spatial."""
-    changes = {key: value for key, value in dataclasses.asdict(LIBERO).items()
-               if value != getattr(ALOHA, key)}  # fmt: skip
-    folder = make_tiny_checkpoint(platform={**changes, 'chunk': 3, 'normalisation': 'bounds_q99'})
-    ranges = {'q01': [-1.0] * 8, 'q99': [1.0] * 8}
-    action = {key: values[:7] for key, values in ranges.items()} | {'mask': [True] * 6 + [False]}
-    content = {'libero_spatial_no_noops': {'action': action, 'proprio': ranges}}
-    (folder / 'dataset_statistics.json').write_text(json.dumps(content))
-    return folder
-
-
-def test_the_command_prints_json_that_libero_does_not_spoil(stand_in, checkpoint, tmp_path, capsys):
-    stand_in.done_after, out = 14, tmp_path / 'new' / 'result.json'
-    arguments = ['eval', str(checkpoint), '--suite', 'libero', '--episodes', '2', '--json']
-    assert main([*arguments, '--out', str(out)]) == 0
-    captured = capsys.readouterr()
-    result = json.loads(captured.out)
-    assert result == json.loads(out.read_text())
-    assert (result['success_rate'], result['episodes'], result['task']) == (
-        1.0,
-        6,
-        'libero_spatial',
-    )
-    assert result['settings']['statistics_key'] == 'libero_spatial_no_noops'
-    assert (result['settings']['seed'], result['settings']['execute']) == (7, 3)
-    assert '[info] using task orders' in captured.err and result['versions']['torch']
-
-
-def test_a_stopped_command_goes_on_with_the_same_result(
-    stand_in, checkpoint, tmp_path, capsys, monkeypatch
-):
-    out, stand_in.done_after = tmp_path / 'a.json', 15
-    arguments = ['eval', str(checkpoint), '--suite', 'libero', '--episodes', '3', '--out', str(out)]
-    stand_in.breaks_in = 5
-    assert main(arguments) == 2
-    assert 'task_1, trial 1: the simulator failed' in capsys.readouterr().err
-    assert not out.exists()
-    stand_in.breaks_in = None
-    assert main(arguments) == 2
-    assert 'add --resume to go on' in capsys.readouterr().err
-    before = len(stand_in.environments)
-    assert main([*arguments, '--resume']) == 0
-    # The first task is done; in the second one the first episode is drawn, but not run.
-    second, third = stand_in.environments[before:]
-    assert [call for call in second.calls if call[0] in ('seed', 'reset', 'state')] == [
-        ('seed', 0), ('reset',), ('reset',), ('state', 101.0), ('reset',), ('state', 102.0),
-    ]  # fmt: skip
-    assert sum(call[0] == 'state' for call in third.calls) == 3
-    resumed = json.loads(out.read_text())
-    assert main([*arguments[:-1], str(tmp_path / 'b.json')]) == 0
-    whole = json.loads((tmp_path / 'b.json').read_text())
-    for result in (resumed, whole):
-        for row in result['rows']:
-            del row['latency_p50_s'], row['latency_p95_s']
-    assert resumed['rows'] == whole['rows'] and resumed['tasks'] == whole['tasks']
-    assert resumed['episodes'] == 9 and resumed['settings'] == whole['settings']
-
-
-def test_the_command_prints_a_line_a_task(stand_in, checkpoint, capsys):
-    stand_in.done_after = 12
-    arguments = ['eval', str(checkpoint), '--suite', 'libero', '--task', '1', '--episodes', '1']
-    assert main([*arguments, '--task-suite', 'libero_spatial']) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        'task_1          1/1 = 100 % (21 to 100 %)',
-        'libero_spatial  1/1 = 100 % (21 to 100 %)',
-    ]
-
-
-def test_the_task_suite_is_libero_s_alone(checkpoint, capsys):
-    assert main(['eval', str(checkpoint), '--task-suite', 'libero_10']) == 2
-    assert '--task-suite: only with --suite libero' in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ('arguments', 'message'),
-    [
-        (['--task-suite', 'libero_10'], 'it was not trained on this one'),
-        (['--task-suite', 'libero_11'], "task suite 'libero_11': unknown"),
-        (['--task', 'fold'], "task 'fold': not in libero_spatial"),
-        (['--episodes', '99'], '99 episodes a task'),
-        (['--episodes', '0'], '0 episodes a task'),
-        (['--ros'], '--ros: not with --suite'),
-        (['--resume'], '--resume: name the result file'),
-        (['--max-seconds', '3'], '--max-seconds: not with --suite'),
-        (['--task', '0', '1'], '2 tasks: --suite takes one at a time'),
-        (['--parallel', '2'], '--parallel: not with --suite'),
-        (['--platform', 'aloha'], "platform aloha: trained for robot 'aloha'"),
-    ],
-)
-def test_bad_input_is_one_line(stand_in, checkpoint, capsys, arguments, message):
-    assert main(['eval', str(checkpoint), '--suite', 'libero', *arguments]) == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert lines[-1].startswith('hbvla: error: ') and message in lines[-1]

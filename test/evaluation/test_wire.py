@@ -19,7 +19,6 @@ from hbvla_ros.evaluation.wire import (
     Beat,
     Command,
     WireCheck,
-    growth,
     hold_after,
     is_moving,
     last_motion,
@@ -178,23 +177,6 @@ def test_after_somebody_else_the_next_step_begins_there():
     assert looked.add(Command(0.3, 0.3, 3, START))[0].kind == 'velocity limit'
     looked.somebody_else(far)
     assert looked.add(Command(0.4, 0.4, 4, far - 2 * step)) != []
-
-
-def test_growth_is_found_inside_stretches_only():
-    noise = np.random.default_rng(0).normal(0.0, 0.1, 200)
-    times = np.arange(200.0)
-    level = np.where(times < 100, 50.0, 80.0)
-    flat = [list(zip(times[p], (level + noise)[p], strict=True)) for p in _halves(times)]
-    slope, half = growth(flat)
-    assert abs(slope) < half < 0.001
-    grown = [[(t, v + 0.01 * t) for t, v in one] for one in flat]
-    slope, half = growth(grown)
-    assert slope == pytest.approx(0.01, abs=half) and half < 0.001
-    assert growth([[(0.0, 1.0)]]) is None
-
-
-def _halves(times):
-    return times < 100, times >= 100
 
 
 def test_a_process_that_waits_for_a_processor_is_seen():

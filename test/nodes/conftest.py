@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -24,23 +23,18 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, JointState
-from std_msgs.msg import Float64MultiArray, String
+from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.data import ActionChunk
 from hbvla_ros.evaluation.processes import free_domain, ros_environment
 from hbvla_ros.nodes.conversions import chunk_to_message, encode_jpeg, joint_state, to_time
-from hbvla_ros.vla.platform import ALOHA
 
 PROFILE = RobotProfile.load('aloha_sim')
 START = PROFILE.start_pose
 
 
-# Of a small policy for the fake robot.
-PLATFORM = dataclasses.replace(
-    ALOHA, robot='aloha_sim', cameras=tuple(c.name for c in PROFILE.cameras), chunk=10
-)
 # Only a test that fails waits for so long, s; a machine with other work may need most of it.
 PATIENCE = 300.0
 # Period of the fake robot's joint states, s.
@@ -309,54 +303,6 @@ class FakeRobot(Node):
         if not found:
             return DiagnosticStatus() if key is None else ''
         return found[-1] if key is None else {v.key: v.value for v in found[-1].values}[key]
-
-
-class ScriptedPolicy:
-    """Stands in for the network: says to stay where the proprioception is, and remembers."""
-
-    def __init__(self, name='scripted-0000', **changes):
-        self.checkpoint = name
-        self.platform = dataclasses.replace(PLATFORM, **changes)
-        self.observations = []
-        self.threads = set()
-        self.delay, self.spend = 0.0, time.sleep
-        self.alter = lambda rows: rows
-        self.release = threading.Event()
-        self.release.set()
-
-    def warmup(self):
-        self.threads.add(threading.current_thread().name)
-
-    def act(self, observation):
-        self.threads.add(threading.current_thread().name)
-        self.observations.append(observation)
-        self.spend(self.delay)
-        self.release.wait(600.0)
-        rows = self.alter(np.tile(observation.proprioception, (self.platform.chunk, 1)))
-        return ActionChunk(rows, observation.stamp, self.platform.step, observation.stamp,
-                           observation.instruction, self.checkpoint)  # fmt: skip
-
-
-@pytest.fixture
-def scripted():
-    """Makes policies that do as they are told."""
-    return ScriptedPolicy
-
-
-@pytest.fixture
-def policy():
-    return ScriptedPolicy()
-
-
-@pytest.fixture
-def instruct(robot):
-    publisher = robot.create_publisher(String, 'policy_node/instruction', 5)
-
-    def send(text):
-        assert wait_for(lambda: publisher.get_subscription_count() >= 1)
-        publisher.publish(String(data=text))
-
-    return send
 
 
 @pytest.fixture

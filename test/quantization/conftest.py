@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from hbvla_ros.quantization.calibration import NetworkInputs
 from hbvla_ros.quantization.capture import BlockInputs, Call
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.synthetic import SyntheticLayer, make_layer
 
 
@@ -45,3 +45,9 @@ def record_inputs() -> Callable[[nn.Module, str, Sequence[NetworkInputs]], Block
         return BlockInputs(calls)
 
     return record
+
+
+@pytest.fixture(scope='module')
+def attention() -> SyntheticLayer:
+    """A smaller one, for whole methods."""
+    return make_layer('attn_vo', 256, 384, seed=1, tokens=3000)

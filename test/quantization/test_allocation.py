@@ -16,7 +16,7 @@ from hbvla_ros.quantization.curves import Candidate, LayerCurve, measure_curve
 from hbvla_ros.quantization.hessian import relative_error
 from hbvla_ros.quantization.methods.dbf import DbfOptions
 from hbvla_ros.quantization.methods.rtn import RtnOptions
-from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
+from hbvla_ros.quantization.methods.signplane_options import SignPlaneOptions
 from hbvla_ros.quantization.registry import METHODS
 from hbvla_ros.quantization.synthetic import SyntheticLayer, make_layer
 from hbvla_ros.quantization.tiles import tile_rows

@@ -13,7 +13,7 @@ from hbvla_ros.packed.accounting import stored_bits_per_weight
 from hbvla_ros.quantization.budget import check_bits, options_for_layer
 from hbvla_ros.quantization.methods.dbf import DbfOptions
 from hbvla_ros.quantization.methods.rtn import RtnOptions
-from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
+from hbvla_ros.quantization.methods.signplane_options import SignPlaneOptions
 from hbvla_ros.quantization.registry import METHODS, Method
 from hbvla_ros.quantization.tiles import layer_bytes, planes_of_tiles, tile_rows
 

@@ -13,8 +13,9 @@ from hbvla_ros.data import Observation
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.install import replace_linear
 from hbvla_ros.policy import Policy
-from hbvla_ros.quantization.calibration import NetworkInputs, load_calibration
+from hbvla_ros.quantization.calibration import load_calibration
 from hbvla_ros.quantization.methods import rtn
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.probe_action import action_importance
 from hbvla_ros.quantization.probe_options import ProbeOptions
 from hbvla_ros.quantization.targets import block_chains, quantized_linears

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import pytest
 
-from hbvla_ros.quantization.layer_benchmark import LayerBenchmark, MethodResults, MethodSpec
+from hbvla_ros.quantization.layer_benchmark import LayerBenchmark, MethodResults
+from hbvla_ros.quantization.method_spec import MethodSpec
 from hbvla_ros.quantization.synthetic import STRUCTURED_KINDS
 
 SPECS = ('hbllm', 'dbf:1.05', 'dbf:1.3', 'signplane:2', 'hbvla:best', 'hbvla:parity')

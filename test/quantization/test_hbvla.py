@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import pytest
@@ -12,28 +11,13 @@ from torch import Tensor
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.forms.grouped import GroupedLayer
 from hbvla_ros.packed.forms.registry import layer_from_parts
-from hbvla_ros.quantization.binary.blocks import prepare, quantize_blocks
-from hbvla_ros.quantization.binary.grouping import GroupRule, search_groups
-from hbvla_ros.quantization.binary.haar import haar_columns, join_bands, split_bands
-from hbvla_ros.quantization.binary.refine import block_metric, refine_codes
-from hbvla_ros.quantization.binary.salient_count import (
-    COUNTS,
-    best_salient,
-    joint_error,
-    salient_counts,
-    weighted_error,
-)
+from hbvla_ros.quantization.binary.blocks import quantize_blocks
 from hbvla_ros.quantization.hessian import relative_error
 from hbvla_ros.quantization.methods import hbllm, hbvla
 from hbvla_ros.quantization.methods.hbvla_options import PRESETS, HbvlaOptions
 from hbvla_ros.quantization.options import with_settings
 from hbvla_ros.quantization.registry import find_method
-from hbvla_ros.quantization.synthetic import (
-    STRUCTURED_KINDS,
-    SyntheticLayer,
-    make_layer,
-    output_error,
-)
+from hbvla_ros.quantization.synthetic import SyntheticLayer
 
 PARITY, RECOMMENDED, BEST = (PRESETS[name] for name in ('parity', 'recommended', 'best'))
 DROP = HbvlaOptions(nonsalient='drop')
@@ -66,20 +50,6 @@ def grouped(weight: Tensor, hessian: Tensor | None, options: HbvlaOptions) -> Gr
     layer = hbvla.quantize(weight, hessian, options)
     assert isinstance(layer, GroupedLayer)
     return layer
-
-
-def stored_bits(layer: Any) -> float:
-    return 8 * layer.stored_bytes() / layer.weights
-
-
-@pytest.fixture(scope='module')
-def attention() -> SyntheticLayer:
-    return make_layer('attn_vo', 256, 384, seed=1, tokens=3000)
-
-
-def error_of(layer: SyntheticLayer, **changes: Any) -> float:
-    options = dataclasses.replace(PARITY, **changes)
-    return output_error(layer, grouped(layer.weight, layer.calibration, options).reconstruct())
 
 
 @pytest.mark.parametrize('options', VARIANTS, **NAMED)
@@ -204,77 +174,6 @@ def test_same_bytes_each_time(attention: SyntheticLayer) -> None:
         assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_best_is_far_below_hbllm_at_no_more_bits() -> None:
-    """Issue: at least 10 % lower in the geometric mean over the structured layers."""
-    logs, bits = [], []
-    for seed, kind in enumerate(STRUCTURED_KINDS):
-        layer = make_layer(kind, 256, 384, seed=seed, tokens=2500)
-        results = [
-            hbllm.quantize(layer.weight, layer.calibration, hbllm.HbllmOptions()),
-            *(grouped(layer.weight, layer.calibration, o) for o in (PARITY, RECOMMENDED, BEST)),
-        ]
-        logs.append([math.log(output_error(layer, q.reconstruct())) for q in results])
-        bits.append([stored_bits(q) for q in results])
-        assert max(bits[-1][2:]) < bits[-1][0], kind
-    means = [math.exp(sum(column) / len(column)) for column in zip(*logs, strict=True)]
-    hbllm_error, parity, recommended, best = means
-    assert parity < 0.99 * hbllm_error
-    assert recommended < 0.65 * hbllm_error
-    assert best < 0.5 * hbllm_error
-
-
-def test_each_recommendation_pays(attention: SyntheticLayer) -> None:
-    """Spec section 6, small here: mean-abs and centred for free, exact feedback, drop for bits."""
-    parity = error_of(attention)
-    assert error_of(attention, scale='mean_abs') < 0.95 * parity
-    assert error_of(attention, scale='mean_abs', centred=True) < 0.94 * parity
-    assert error_of(attention, column_sort=True) < 0.85 * parity
-    assert error_of(attention, perm='none') > 1.03 * parity
-    assert error_of(attention, feedback='exact') < 1.01 * parity
-    assert error_of(attention, feedback='none') > 1.1 * parity
-    dropped = grouped(attention.weight, attention.calibration, DROP)
-    assert stored_bits(dropped) < stored_bits(
-        grouped(attention.weight, attention.calibration, PARITY)
-    )
-    assert output_error(attention, dropped.reconstruct()) < 1.1 * parity
-    best, recommended = (
-        grouped(attention.weight, attention.calibration, o) for o in (BEST, RECOMMENDED)
-    )
-    assert stored_bits(best) == stored_bits(recommended)
-    assert output_error(attention, best.reconstruct()) < 0.85 * output_error(
-        attention, recommended.reconstruct()
-    )
-
-
-@pytest.mark.parametrize(
-    'changes',
-    [
-        {'norm': 'l1'},
-        {'perm': 'none'},
-        {'perm': 'layer'},
-        {'perm': 'layer', 'chaining': False},
-        {'perm_source': 'original'},
-        {'salient_norm': 'l1'},
-        {'saliency': 'inverse'},
-        {'salient_shared_mean': True},
-        {'shared_mean': False},
-        {'candidates': 3},
-        {'salient_search': 'error'},
-        {'salient_code': 'planes'},
-    ],
-    ids=str,
-)
-def test_every_switch_does_something_and_nothing_terrible(
-    changes: dict[str, Any], attention: SyntheticLayer
-) -> None:
-    plain = grouped(attention.weight, attention.calibration, PARITY)
-    options = dataclasses.replace(PARITY, **changes)
-    switched = grouped(attention.weight, attention.calibration, options)
-    assert not torch.equal(switched.reconstruct(), plain.reconstruct())
-    error = output_error(attention, switched.reconstruct())
-    assert error == pytest.approx(output_error(attention, plain.reconstruct()), rel=0.25)
-
-
 def test_inside_a_block_the_chain_only_turns_pairs_around() -> None:
     """Spec A-13: the signs of some high coefficients change, and with them their mean a little."""
     weight, hessian = random_weight(64, 128), random_hessian(128)
@@ -317,60 +216,6 @@ def grouped_salient(layer: Any) -> set[int]:
     """Salient columns of the first block."""
     columns = layer.parts['salient'].permutation
     return set(columns[columns < 128].tolist())
-
-
-def test_numbers_of_salient_columns() -> None:
-    assert salient_counts(COUNTS, 128, 40, False) == list(COUNTS)
-    assert salient_counts(COUNTS, 128, 40, True) == [0, 2, 4, 6, 8, 12, 16, 24, 32, 40]
-    assert salient_counts(COUNTS, 81, 5, True) == [1, 3, 5]
-    assert salient_counts([7], 3, 40, False) == [3]
-    assert salient_counts([3], 4, 40, True) == [4]
-
-
-def test_the_best_number_of_salient_columns_is_the_one_with_the_least_error() -> None:
-    errors = {0: 3.0, 1: 2.0, 2: 1.0, 4: 1.0, 8: 5.0}
-    ranking = torch.arange(10).flip(0)
-    chosen = best_salient(ranking, list(errors), lambda s: (errors[len(s)], s.tolist()))
-    assert chosen == [9, 8]
-
-
-def test_errors_that_numbers_of_columns_are_judged_by() -> None:
-    weight, hessian = random_weight(4, 40), random_hessian(40)
-    _, factor = prepare(weight, hessian, 0.01)
-    assert factor is not None
-    block = factor[8:24, 8:24]
-    error = random_weight(4, 16, 3)
-    expected = float((error**2 / block.diagonal() ** 2).sum())
-    assert weighted_error(error, block) == pytest.approx(expected, rel=1e-5)
-    # What is left of the whole error once the columns behind have made good what they can.
-    rest = torch.cholesky_inverse(torch.linalg.cholesky(factor.T @ factor))[8:, 8:].double()
-    inside, across, behind = rest[:16, :16], rest[:16, 16:], rest[16:, 16:]
-    metric = inside - across @ torch.linalg.solve(behind, across.T)
-    left = float(((error.double() @ metric) * error.double()).sum())
-    assert joint_error(error, block) == pytest.approx(left, rel=1e-3)
-    torch.testing.assert_close(block_metric(block), metric, rtol=2e-3, atol=2e-3)
-
-
-@pytest.mark.parametrize('width', [16, 17, 1])
-@pytest.mark.parametrize('shared_mean', [True, False])
-def test_each_refit_lowers_the_cost(width: int, shared_mean: bool) -> None:
-    weight, hessian = random_weight(32, 24), random_hessian(24)
-    _, factor = prepare(weight, hessian, 0.01)
-    assert factor is not None
-    metric = block_metric(factor[:width, :width])
-    target = haar_columns(weight[:, :width])
-    codes = [search_groups(b, GroupRule(shared_mean)) for b in split_bands(target)]
-
-    def cost(rounds: int) -> float:
-        refined = refine_codes(target, metric, codes, rounds, None) if rounds >= 0 else codes
-        error = weight[:, :width] - haar_columns(join_bands([c.levels() for c in refined]))
-        return float(((error.double() @ metric) * error.double()).sum())
-
-    costs = [cost(rounds) for rounds in (-1, 0, 1, 2, 4)]
-    slack = 1e-6 * costs[0] + 1e-9 * float((weight[:, :width].double() @ metric).norm())
-    assert all(after <= before + slack for before, after in zip(costs, costs[1:], strict=False))
-    if width > 1:
-        assert costs[-1] < 0.8 * costs[0]
 
 
 def test_registered_with_its_presets_and_switches() -> None:

@@ -9,13 +9,9 @@ import torch
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.forms.registry import layer_from_parts
-from hbvla_ros.quantization.layer_benchmark import (
-    LayerBenchmark,
-    MethodSpec,
-    default_specs,
-    markdown_table,
-)
-from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
+from hbvla_ros.quantization.layer_benchmark import LayerBenchmark, markdown_table
+from hbvla_ros.quantization.method_spec import MethodSpec, default_specs
+from hbvla_ros.quantization.methods.signplane_options import SignPlaneOptions
 from hbvla_ros.quantization.registry import METHODS
 from hbvla_ros.quantization.synthetic import make_layer, output_error
 

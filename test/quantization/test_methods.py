@@ -12,7 +12,7 @@ from hbvla_ros.packed.accounting import stored_bits_per_weight
 from hbvla_ros.packed.bits import unpack_signs
 from hbvla_ros.quantization.hessian import relative_error
 from hbvla_ros.quantization.methods.rtn import RtnOptions
-from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
+from hbvla_ros.quantization.methods.signplane_options import SignPlaneOptions
 from hbvla_ros.quantization.registry import METHODS, find_method
 from hbvla_ros.quantization.synthetic import make_layer, output_error
 

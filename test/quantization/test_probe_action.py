@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hbvla_ros.quantization.calibration import NetworkInputs
 from hbvla_ros.quantization.hessian import HessianAccumulator
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.probe_action import action_importance
 from hbvla_ros.quantization.probe_options import ProbeOptions
 from hbvla_ros.quantization.targets import quantized_linears

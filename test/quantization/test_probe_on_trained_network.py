@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from hbvla_ros.policy import Policy
-from hbvla_ros.quantization.calibration import CalibrationSet, NetworkInputs
-from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
+from hbvla_ros.quantization.calibration import CalibrationSet
+from hbvla_ros.quantization.methods.signplane_options import SignPlaneOptions
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.pipeline import Request, quantize_checkpoint
 from hbvla_ros.vla.checkpoint import Checkpoint
 from hbvla_ros.vla.export import save_checkpoint

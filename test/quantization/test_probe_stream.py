@@ -15,7 +15,7 @@ from torch import nn
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.quantization.activations import ActivationCache
-from hbvla_ros.quantization.calibration import NetworkInputs
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.probe_action import action_importance
 from hbvla_ros.quantization.probe_options import ProbeOptions
 from hbvla_ros.quantization.probe_stream import streamed_action_importance

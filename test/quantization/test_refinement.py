@@ -10,7 +10,7 @@ import torch
 
 from hbvla_ros.packed.install import replace_linear
 from hbvla_ros.packed.layer import QuantizedLayer
-from hbvla_ros.quantization.calibration import NetworkInputs
+from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.refinable import (
     RefinableLinear,
     float_scales,

@@ -15,7 +15,7 @@ from hbvla_ros.packed import writer
 from hbvla_ros.packed.manifest import LayerEntry
 from hbvla_ros.quantization import activations, resume
 from hbvla_ros.quantization.block_quantizer import LayerQuantizer
-from hbvla_ros.quantization.methods.signplane import SignPlaneOptions
+from hbvla_ros.quantization.methods.signplane_options import SignPlaneOptions
 from hbvla_ros.quantization.pipeline import Request, SilentProgress, quantize_checkpoint
 from hbvla_ros.quantization.report import result_files
 from hbvla_ros.quantizing import read_calibration

@@ -1,21 +1,15 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""A stand-in drives where the simulation is tested, a real network where the command is."""
+"""Demonstrations that a policy drives in turns with the expert; a stand-in acts as the policy."""
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hbvla_ros.cli import demos
 from hbvla_ros.errors import HbvlaError
-from hbvla_ros.evaluation.closed_loop import RunningEpisode, run_episode
-from hbvla_ros.evaluation.policy_actor import PolicyActor, PolicyActors
-from hbvla_ros.policy import Policy
 from hbvla_ros.sim import policy_demonstrations
 from hbvla_ros.sim.arms import START_ACTION
 from hbvla_ros.sim.dataset import generate
@@ -23,23 +17,9 @@ from hbvla_ros.sim.dataset_manifest import DatasetManifest, episode_path
 from hbvla_ros.sim.demonstrations import LABEL_EVERY, expert_chunk, max_steps
 from hbvla_ros.sim.experts.registry import make_expert
 from hbvla_ros.sim.policy_demonstrations import StepImages, Turns, record_policy_episode
-from hbvla_ros.sim.simulation import AlohaSimulation
 
 SEED = 2_000_040
 ROWS = 5
-SIMULATED = {
-    'name': 'aloha_sim',
-    'robot': 'aloha_sim',
-    'cameras': ('cam_high', 'cam_left_wrist', 'cam_right_wrist'),
-    'chunk': 10,
-}
-
-
-def seed_of(alone: bool, after: int = SEED) -> int:
-    """The first seed whose episode the policy drives alone, or not alone."""
-    while Turns(np.random.default_rng((after, 2))).alone != alone:
-        after += 1
-    return after
 
 
 class Swaying:
@@ -77,38 +57,6 @@ class Swayings:
 
     def __call__(self):
         return Swaying()
-
-
-@pytest.fixture(scope='module')
-def simulation():
-    simulation = AlohaSimulation(camera_size=32)
-    yield simulation
-    simulation.close()
-
-
-@pytest.fixture
-def short(monkeypatch):
-    """Episodes of 40 steps, in this process."""
-    monkeypatch.setattr(policy_demonstrations, 'max_steps', lambda simulation: 40)
-
-
-@pytest.fixture
-def watched(simulation, monkeypatch):
-    """The commands that are executed, one a control step."""
-    commands = []
-    command = AlohaSimulation.command
-
-    def note(self, action):
-        commands.append(np.array(action))
-        command(self, action)
-
-    monkeypatch.setattr(AlohaSimulation, 'command', note)
-    # A label tries commands out as well; they are none of the episode's.
-    monkeypatch.setattr(
-        policy_demonstrations.Recorder, 'label', lambda self, expert: expert.command()
-    )
-    monkeypatch.setattr(policy_demonstrations.Recorder, 'episode', lambda self, seed: None)
-    return commands
 
 
 @pytest.fixture(scope='module')
@@ -150,7 +98,9 @@ def test_turns_alternate_in_spans_of_their_lengths():
     assert (min(lengths[False]), max(lengths[False])) == (10, 40)
 
 
-def test_in_its_spans_the_policy_s_rows_are_executed_else_the_expert_s(simulation, watched):
+def test_in_its_spans_the_policy_s_rows_are_executed_else_the_expert_s(
+    simulation, watched, seed_of
+):
     seed = seed_of(alone=False)
     actor = Swaying()
     record_policy_episode(simulation, seed, actor, images=False)
@@ -175,7 +125,7 @@ def test_in_its_spans_the_policy_s_rows_are_executed_else_the_expert_s(simulatio
     assert {True, False} == set(drivers)
 
 
-def test_alone_the_policy_is_asked_every_five_steps_until_the_limit(simulation, watched):
+def test_alone_the_policy_is_asked_every_five_steps_until_the_limit(simulation, watched, seed_of):
     actor = Swaying()
     record_policy_episode(simulation, seed_of(alone=True), actor, images=False)
     assert len(watched) - 1 == max_steps(simulation) == 260
@@ -186,7 +136,7 @@ def test_alone_the_policy_is_asked_every_five_steps_until_the_limit(simulation, 
 
 
 @pytest.mark.parametrize('alone', [True, False])
-def test_labels_are_the_expert_s_at_every_third_step(simulation, monkeypatch, alone):
+def test_labels_are_the_expert_s_at_every_third_step(simulation, monkeypatch, alone, seed_of):
     seed = seed_of(alone)
     states = []
     label = policy_demonstrations.Recorder.label
@@ -209,7 +159,7 @@ def test_labels_are_the_expert_s_at_every_third_step(simulation, monkeypatch, al
         assert np.array_equal(episode.proprioception[place], pose)
 
 
-def test_an_episode_ends_a_little_after_success(simulation):
+def test_an_episode_ends_a_little_after_success(simulation, seed_of):
     episode = record_policy_episode(simulation, seed_of(alone=True), ActingExpert(), images=False)
     assert episode.success and simulation.time < max_steps(simulation) / 25
     assert np.abs(episode.chunks[-1, -1] - START_ACTION).max() < 0.05
@@ -293,112 +243,3 @@ def test_a_manifest_without_the_key_is_the_expert_s_and_is_added_to(tmp_path):
         generate(tmp_path, 2, SEED, camera_size=16, actors=Swayings())
     grown = generate(tmp_path, 2, SEED, camera_size=16)
     assert len(grown.episodes) + len(grown.failed) == 2
-
-
-# A checkpoint
-
-
-@pytest.fixture
-def checkpoint(make_tiny_checkpoint) -> Path:
-    return make_tiny_checkpoint('random', platform=SIMULATED)
-
-
-def parsed(*words):
-    parser = argparse.ArgumentParser()
-    demos.add_parser(parser.add_subparsers())
-    return parser.parse_args(['demos', *map(str, words)])
-
-
-def test_the_policy_sees_what_it_sees_in_the_evaluation(checkpoint):
-    policy = Policy.load(checkpoint)
-    seen = []
-
-    class Noting:
-        platform, generator = policy.platform, policy.generator
-
-        def act(self, observation):
-            seen.append(observation)
-            return policy.act(observation)
-
-    simulation = AlohaSimulation(128)
-    episode = RunningEpisode(simulation, SEED, 'sequence')
-    expected = episode.observe(policy.platform.cameras)
-    rows = PolicyActor(Noting()).chunk(simulation, simulation.render)
-    simulation.close()
-    (observation,) = seen
-    assert (observation.instruction, observation.stamp) == (expected.instruction, expected.stamp)
-    assert np.array_equal(observation.proprioception, expected.proprioception)
-    assert list(observation.images) == list(expected.images)
-    for name, image in expected.images.items():
-        assert np.array_equal(observation.images[name], image)
-    assert np.array_equal(rows, policy.act(expected).actions[:ROWS])
-
-
-def test_alone_it_does_what_it_does_in_the_evaluation(checkpoint, short, watched):
-    seed = seed_of(alone=True)
-    policy = Policy.load(checkpoint)
-    simulation = AlohaSimulation(128)
-    trace = run_episode(policy, simulation, seed, max_steps=30).trace
-    watched.clear()
-    record_policy_episode(simulation, seed, PolicyActor(policy), images=False)
-    simulation.close()
-    assert np.array_equal(watched[1:31], trace.commands)
-
-
-def test_the_command_records_the_same_here_and_in_a_process_of_its_own(
-    checkpoint, tmp_path, capsys
-):
-    identity = Policy.load(checkpoint).checkpoint
-    seed = seed_of(alone=False)
-    contents = []
-    # The second call for the folder has nothing left to record and says the same.
-    for name, workers in (('one', 1), ('one', 1), ('two', 2)):
-        arguments = parsed(
-            '--out', tmp_path / name, '--episodes', '1', '--workers', workers,
-            '--seed', seed, '--camera-size', '16', '--policy', checkpoint,
-        )  # fmt: skip
-        assert arguments.run(arguments) == 0
-        said = capsys.readouterr().out
-        assert f'{tmp_path / name}: pick_place, 1 episodes' in said
-        assert f'driven by {identity}; 0 of the 1 asked for succeeded' in said
-        assert 'discarded' not in said
-        assert DatasetManifest.read(tmp_path / name).policy == identity
-        contents.append(np.load(episode_path(tmp_path / name, seed)))
-    assert contents[0].files == contents[2].files
-    for key in contents[0].files:
-        assert np.array_equal(contents[0][key], contents[2][key]), key
-
-
-@pytest.mark.parametrize(
-    'platform, message',
-    [
-        ({'robot': 'aloha'}, "trained for robot 'aloha'"),
-        ({'chunk': 3}, 'execute 5: must be 1 to 3'),
-        ({'step': 0.02}, 'rows 0.02 s apart, those of demonstrations are 0.04 s'),
-    ],
-)
-def test_a_policy_that_does_not_fit_is_one_line(make_tiny_checkpoint, tmp_path, platform, message):
-    folder = make_tiny_checkpoint('odd', platform=SIMULATED | platform)
-    arguments = parsed('--out', tmp_path / 'set', '--episodes', '1', '--policy', folder)
-    with pytest.raises(HbvlaError, match=message):
-        arguments.run(arguments)
-    assert not (tmp_path / 'set').exists()
-
-
-def test_a_folder_that_is_none_is_one_line(tmp_path):
-    arguments = parsed('--out', tmp_path / 'set', '--episodes', '1', '--policy', tmp_path / 'none')
-    with pytest.raises(HbvlaError, match='none: no such checkpoint folder'):
-        arguments.run(arguments)
-
-
-def test_a_checkpoint_that_changes_meanwhile_is_one_line(checkpoint, tmp_path):
-    actors = PolicyActors.of(checkpoint, 25.0)
-    (checkpoint / 'README.md').write_text('another')
-    with pytest.raises(HbvlaError, match='random: has changed since the start'):
-        generate(tmp_path / 'set', 1, SEED, workers=2, camera_size=16, actors=actors)
-
-
-def test_measuring_is_of_the_expert_alone(checkpoint):
-    arguments = parsed('--measure', '--episodes', '1', '--policy', checkpoint)
-    with pytest.raises(HbvlaError, match='leave out --policy'):
-        arguments.run(arguments)

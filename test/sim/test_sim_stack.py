@@ -9,13 +9,13 @@ import math
 import numpy as np
 import pytest
 
-from hbvla_ros.sim import kinematics, perturbation
+from hbvla_ros.sim import perturbation
 from hbvla_ros.sim.experts.motion import solve
 from hbvla_ros.sim.experts.registry import make_expert
 from hbvla_ros.sim.seeds import seed_range
 from hbvla_ros.sim.simulation import START_ACTION, AlohaSimulation
 from hbvla_ros.sim.tasks.stack import BOXES, NAMES, Stack, StackLayout, instruction
-from hbvla_ros.sim.tasks.tower import Move, Tower, next_move, reaches
+from hbvla_ros.sim.tasks.tower import Tower
 
 SEED = 2_000_001
 RED, GREEN, BLUE = range(3)
@@ -73,89 +73,7 @@ def seed_with(boxes):
     )
 
 
-def tower_of(positions, sizes=None):
-    """Upright boxes at ``positions``."""
-    sizes = np.full((len(positions), 3), 0.02) if sizes is None else np.array(sizes)
-    turns = np.repeat(np.eye(3)[None], len(positions), axis=0)
-    return Tower(np.array(positions, dtype=float), turns, sizes, sizes[:, 2])
-
-
-# What is asked
-
-
-def test_every_order_of_two_and_three_is_asked_for():
-    sentences = Stack().instructions
-    assert len(set(sentences)) == len(sentences) == 12
-    assert 'stack the red cube on the blue block' in sentences
-    assert 'stack the red cube on the blue block and then the green cube on top' in sentences
-    layouts = [Stack().sample(np.random.default_rng(seed)) for seed in range(300)]
-    assert {layout.instruction for layout in layouts} == set(sentences)
-    share = np.mean([len(layout.order) == 3 for layout in layouts])
-    assert 0.25 < share < 0.42
-
-
-def test_layouts_leave_room_and_are_within_reach():
-    for seed in range(300):
-        layout = Stack().sample(np.random.default_rng(seed))
-        places = layout.poses[:, :2]
-        assert (np.abs(places[:, 0]) <= 0.25).all()
-        assert ((places[:, 1] >= 0.39) & (places[:, 1] <= 0.61)).all()
-        assert min(math.dist(a, b) for a, b in itertools.combinations(places, 2)) >= 0.10
-        x, y = places[layout.order[0]]
-        height = 0.0
-        for lower, upper in itertools.pairwise(layout.order):
-            height += 2 * BOXES[lower].half_height
-            arm = 0 if places[upper, 0] < 0 else 1
-            assert reaches(arm, x)
-            for point in ((*places[upper], 0.02), (x, y, height + 0.07)):
-                forward, left, up, pitch = kinematics.forward(solve(arm, point))
-                sign = 1 if arm == 0 else -1
-                assert sign * (forward - 0.469) == pytest.approx(point[0], abs=1e-3)
-                assert 0.5 + sign * left == pytest.approx(point[1], abs=1e-3)
-                assert (up, pitch) == pytest.approx((point[2], math.pi / 2), abs=1e-3)
-
-
-def test_lower_boxes_lie_on_either_side_of_the_arm_that_acts():
-    layouts = [Stack().sample(np.random.default_rng(seed)) for seed in range(100)]
-    pairs = [layout.poses[list(layout.order[:2]), 0] for layout in layouts]
-    across = [bool(lower * upper < 0) for lower, upper in pairs]
-    assert 15 < sum(across) < 85
-    assert 30 < sum(upper < 0 for _, upper in pairs) < 70
-
-
 # What stands on what
-
-
-def test_levels_count_from_the_table_up():
-    ground, on_it = (0.0, 0.5, 0.02), (0.01, 0.5, 0.06)
-    tower = tower_of([ground, on_it, (0.2, 0.5, 0.02)])
-    assert tower.levels((0, 1, 2)) == 2
-    assert tower.levels((1, 0)) == 0
-    assert tower.levels((2, 1)) == 1
-    assert tower_of([ground, (0.03, 0.5, 0.06)]).levels((0, 1)) == 1
-    assert tower_of([ground, (0.0, 0.5, 0.08)]).levels((0, 1)) == 1
-
-
-def test_next_move_builds_from_below_and_clears_first():
-    free = [(-0.2, 0.5, 0.02), (0.0, 0.5, 0.02), (0.2, 0.5, 0.02)]
-    move = next_move(tower_of(free), (1, 0, 2))
-    assert move.number == 0 and move.place == pytest.approx((0.0, 0.5, 0.04))
-    blocked = next_move(tower_of([free[0], free[1], (0.0, 0.51, 0.06)]), (1, 0))
-    assert blocked.number == 2 and blocked.place[2] == 0.0
-    assert math.dist(blocked.place[:2], free[1][:2]) >= 0.10
-    reverse = next_move(tower_of([free[1], (0.0, 0.5, 0.06), free[2]]), (1, 0))
-    assert reverse.number == 1 and reverse.place[2] == 0.0
-    buried = tower_of([free[1], (0.0, 0.5, 0.06), (0.0, 0.5, 0.10)])
-    assert next_move(buried, (0, 2)).number == 2
-    assert next_move(buried, (1, 0)).number == 2
-    assert next_move(buried, (0, 1, 2)) is None
-    # A box on top that nobody asked for does not belong to the tower.
-    assert next_move(buried, (0, 1)).number == 2
-
-
-def test_a_box_in_the_air_is_put_down():
-    tower = tower_of([(-0.1, 0.5, 0.2), (0.1, 0.5, 0.02), (0.2, 0.6, 0.02)])
-    assert next_move(tower, (0, 1)) == Move(0, (-0.1, 0.5, 0.0))
 
 
 def test_lying_boxes_are_as_high_as_they_lie(simulation):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,26 +11,23 @@ from typing import Any
 
 import numpy as np
 from rclpy.node import Node
-from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from hbvla_ros.control.profile import RobotProfile
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.evaluation.starvation import Starvation
 from hbvla_ros.evaluation.wire import Hold, hold_after, is_moving, last_motion
-from hbvla_ros.nodes.faults import kinds, request
+from hbvla_ros.nodes.faults import kinds
 from hbvla_ros.nodes.faults.cast import ARMS, GUARD, POLICY, Cast
-from hbvla_ros.nodes.faults.intruder import NAME as INTRUDER
+from hbvla_ros.nodes.faults.deeds import FLOOD_SECONDS, Deeds
 from hbvla_ros.nodes.faults.kinds import Kind
-from hbvla_ros.nodes.faults.recorder import Recorder, Report, SeenChunk
+from hbvla_ros.nodes.faults.last_input import HOLDING, LastInput
+from hbvla_ros.nodes.faults.recorder import Recorder, Report
 
 # Only what fails waits for so long, s; a machine with other work may need much of it.
 PATIENCE = 120.0
-# The arms must have moved for so long before a fault, and must hold for so long after the bound.
-_MOVING, _HOLDING = 0.3, 0.4
-# A stream that was not heard for so long has stopped.
-_SILENCE = 0.4
-_FLOOD_SECONDS, _FLOOD_PERIOD = 1.2, 0.005
+# The arms must have moved for so long before a fault.
+_MOVING = 0.3
 # What a machine that stands still spoils is done again so often.
 _ATTEMPTS = 8
 _POLL = 0.01
@@ -86,12 +82,11 @@ class Drill:
         """Listen."""
         self.node, self.profile, self.cast = node, profile, cast
         self.recorder = Recorder(node, profile, time_scale)
-        self._faults = request.FaultSource(node)
-        self._instructions = node.create_publisher(String, 'policy_node/instruction', 5)
+        self._deeds = Deeds(node, cast)
+        self._last_input = LastInput(node, self.recorder, self.wait)
         self._resets = {
             name: node.create_client(Trigger, f'{name}/reset') for name in (GUARD, ARMS)
         }
-        self._jumps = itertools.count()
         self._starvation = Starvation(cast.nodes)
 
     def close(self) -> None:
@@ -149,7 +144,7 @@ class Drill:
 
     def set_in_motion(self) -> None:
         """Have everything run, without faults or stops, and the arms follow the policy."""
-        self._faults.ask({})
+        self._deeds.ask_nothing()
         self.cast.start()
         self.wait(self._follow_or_reset, 'the arms follow the policy')
 
@@ -174,9 +169,10 @@ class Drill:
         doubt = ''
         for attempt in range(1, _ATTEMPTS + 1):
             self.set_in_motion()
-            begun = self._begin(kind)
-            valid = self._last_valid(kind, begun)
-            until = valid + kind.bound + _HOLDING
+            self.recorder.intruded = np.inf
+            begun = self._deeds.begin(kind)
+            valid = self._last_input.of(kind, begun)
+            until = valid + kind.bound + HOLDING
             self.wait(partial(self._heard, until), 'the recording is complete')
             try:
                 hold = self._hold(kind, valid, until)
@@ -187,71 +183,6 @@ class Drill:
                 return Outcome(kind, hold, begun, self._reasons(kind, begun), attempt)
             self.end(kind)
         raise Undecided(f'{kind.name}: nothing to be told from {_ATTEMPTS} attempts: {doubt}')
-
-    def _begin(self, kind: Kind) -> float:
-        begun = time.monotonic()
-        self.recorder.intruded = np.inf
-        faults = dict(kind.faults)
-        if request.CLOCK_BACK in faults:
-            # Each jump has its number: a request that is heard twice is still one jump.
-            faults[request.CLOCK_BACK] = [next(self._jumps), faults[request.CLOCK_BACK]]
-        if faults:
-            self._faults.ask(faults)
-        if kind.pulse:
-            time.sleep(kind.pulse)
-            self._faults.ask({})
-        if kind.deed == kinds.KILL:
-            return self.cast.kill(kind.victim)
-        if kind.deed == kinds.PAUSE:
-            return self.cast.pause(kind.victim)
-        if kind.deed == kinds.INTRUDE:
-            self.cast.intrude()
-        if kind.deed == kinds.FLOOD:
-            self.flood()
-        return begun
-
-    def flood(self) -> None:
-        """Send another instruction 200 times a second."""
-        end = time.monotonic() + _FLOOD_SECONDS
-        for number in itertools.count():
-            if time.monotonic() > end:
-                return
-            self._instructions.publish(String(data=f'swing the arms {number} times'))
-            time.sleep(_FLOOD_PERIOD)
-
-    def _last_valid(self, kind: Kind, begun: float) -> float:
-        """When the last valid input came or, if its rows stay valid, ends; waits for it."""
-        seen = self.recorder
-        if kind.valid in (kinds.PICTURE, kinds.JOINTS):
-            stream = seen.camera if kind.valid == kinds.PICTURE else seen.joints
-            self.wait(lambda: time.monotonic() - stream.valid > _SILENCE, 'the stream stops')
-            return stream.valid
-        if kind.valid == kinds.CHUNK:
-            self.wait(
-                lambda: time.monotonic() > self._last_chunk().end + kind.bound + _HOLDING,
-                'the last chunk ends',
-            )
-            return self._last_chunk().end
-        if kind.valid == kinds.GOOD_CHUNK:
-            self.wait(lambda: self._first_outside(begun) < np.inf, 'a chunk outside the limits')
-            return self._first_outside(begun)
-        if kind.valid == kinds.SOLE_WRITER:
-            self.wait(self._is_intruded, 'a second writer')
-            return min(time.monotonic(), seen.intruded)
-        return begun
-
-    def _is_intruded(self) -> bool:
-        """Whether a second writer is known: it may be long before its first message comes."""
-        writers = self.node.get_publishers_info_by_topic(self.profile.arms[0].command_topic)
-        known = any(one.node_name == INTRUDER for one in writers)
-        return known or self.recorder.intruded < np.inf
-
-    def _last_chunk(self) -> SeenChunk:
-        return [chunk for chunk in list(self.recorder.chunks) if chunk.rows][-1]
-
-    def _first_outside(self, begun: float) -> float:
-        bad = (c.received for c in list(self.recorder.chunks) if c.outside and c.received > begun)
-        return next(bad, np.inf)
 
     def _heard(self, until: float) -> bool:
         beats = self.recorder.beats
@@ -275,7 +206,7 @@ class Drill:
             return 'the arms did not move before'
         # A chunk that was made between two instructions of a flood is a good one; but the next
         # instruction comes sooner than any chunk, unless this process stood still.
-        end = begun + _FLOOD_SECONDS
+        end = begun + FLOOD_SECONDS
         passed = [c for c in list(self.recorder.chunks) if c.rows and begun < c.received < end]
         return 'the flood stopped for a while' if kind.deed == kinds.FLOOD and passed else ''
 
@@ -309,13 +240,7 @@ class Drill:
 
     def end(self, kind: Kind) -> None:
         """End the fault if it lasts, and no more: whether the arms go on is another matter."""
-        self._faults.ask({})
-        if kind.deed == kinds.KILL and not self.cast.runs(kind.victim):
-            self.cast.bring(kind.victim)
-        if kind.deed == kinds.PAUSE:
-            self.cast.resume(kind.victim)
-        if kind.deed == kinds.INTRUDE and self.cast.runs('intruder'):
-            self.cast.dismiss('intruder')
+        self._deeds.end(kind)
 
     def recover(self, kind: Kind) -> float:
         """End the fault and see the arms go on, after a reset if they are to wait for one.
@@ -331,7 +256,7 @@ class Drill:
         if kind.latched:
             ended = time.monotonic()
             self.wait(lambda: self._says_stopped(ended), 'arm_node says that it is stopped')
-            time.sleep(_MOVING + _HOLDING)
+            time.sleep(_MOVING + HOLDING)
             if self._moved(time.monotonic() - _MOVING, time.monotonic()):
                 raise HbvlaError(f'{kind.name}: the arms move although nobody called ~/reset')
             self.reset()
