@@ -11,7 +11,7 @@ from pathlib import Path
 from hbvla_ros.cli.main import build_parser
 from hbvla_ros.nodes import replay_node
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / 'docs' / 'replay.md').read_text(encoding='utf-8')
 
 
