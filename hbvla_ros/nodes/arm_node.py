@@ -35,6 +35,8 @@ NAME = 'arm_node'
 HOLDING, RUNNING = 'holding', 'running'
 # A node that was told to leave leaves, s.
 _LONGEST_BRAKING = 1.0
+# So long after an interruption it commands nothing, s: three looks of the guard.
+_YIELDS = 0.15
 
 
 class ArmNode(ManagedNode):
@@ -172,6 +174,11 @@ class ArmNode(ManagedNode):
         return f'while holding: {self._hindrance}' if self._hindrance else ''
 
     def _tick(self) -> None:
+        if self._heart.since_interruption() < _YIELDS and self._watch.guard.was_heard:
+            # This process stood still, and the guard may have begun to hold the arms. Two that
+            # command them shake them: it is heard first, and then they start from where they are.
+            self._motion.forget()
+            return
         # Not to be set by anybody, unless it is simulated.
         simulated = self.get_clock().ros_time_is_active
         self._step(self.now() if simulated else time.monotonic())

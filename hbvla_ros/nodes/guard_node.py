@@ -44,6 +44,8 @@ TABLE = (
 )
 # Times a second that it looks whether something is a reason to stop, Hz.
 WATCH_RATE = 20.0
+# A command on the wire that is no older, s, comes from an arm node that is not dead after all.
+_WIRE_ALIVE = 0.1
 _STOP_RATE = 10.0
 # The graph is asked for foreign writers so many times a second: cheap, but not for nothing.
 _GRAPH_RATE = 5.0
@@ -178,6 +180,10 @@ class GuardNode(Node):
     def _arms_are_dead(self) -> bool:
         return self._arms.is_silent and self._arms.was_active
 
+    def _wire_is_alive(self) -> bool:
+        """Whether somebody commands the arms: then they are not held by a second one as well."""
+        return time.monotonic() - self._wire.received < _WIRE_ALIVE
+
     def _look_for_writers(self) -> None:
         self._foreign = self._writers.strange()
 
@@ -190,7 +196,7 @@ class GuardNode(Node):
         if self.holds and self._arms.is_heard and self._arms.was_active:
             self.holds = False
             self.get_logger().warning('arm_node is back and holds by itself; still stopped')
-        elif not self.holds and self._arms_are_dead():
+        elif not self.holds and self._arms_are_dead() and not self._wire_is_alive():
             self._take_over()
 
     def _take_over(self) -> None:

@@ -17,6 +17,9 @@ from hbvla_ros.nodes.conversions import to_time
 ACTIVE, STOPPED = 'active', 'stopped'
 # What follows it is why others must hold while they hear this, and only so long.
 HOLD = ' hold: '
+# A heart that missed its beats for so long, s, may be taken for dead by now: the shortest
+# heartbeat_timeout of a profile is longer.
+_MISSED = 0.2
 # Stamps of its own that a node remembers: some seconds.
 _REMEMBERED = 100
 
@@ -37,15 +40,29 @@ class Heartbeat:
         """Beat from now on."""
         self._node, self._label = node, label
         self._stamps: deque[tuple[int, int]] = deque(maxlen=_REMEMBERED)
+        self._last, self._interrupted = time.monotonic(), -float('inf')
         self._publisher = node.create_publisher(Header, '~/heartbeat', 1)
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = node.create_timer(1.0 / rate, self.beat, clock=clock)
 
     def beat(self) -> None:
         """Beat now, for instance because the state has changed."""
+        now = time.monotonic()
+        if now - self._last > _MISSED:
+            self._interrupted = now
+        self._last = now
         stamp = to_time(time.time())
         self._stamps.append((stamp.sec, stamp.nanosec))
         self._publisher.publish(Header(stamp=stamp, frame_id=self._label()))
+
+    def since_interruption(self) -> float:
+        """Seconds since it beat again after it had not for long; infinite if it always has.
+
+        A heart that finds itself late beats at once.
+        """
+        if time.monotonic() - self._last > _MISSED:
+            self.beat()
+        return time.monotonic() - self._interrupted
 
     def is_own(self, message: Header) -> bool:
         """Whether this heart beat so, and not that of a second node of the same name."""
@@ -102,14 +119,19 @@ class HeartbeatWatch:
         self._subscription = node.create_subscription(Header, f'{name}/heartbeat', self._receive, 5)
 
     @property
+    def was_heard(self) -> bool:
+        """Whether it was heard at all."""
+        return self._heard is not None
+
+    @property
     def is_silent(self) -> bool:
         """Whether it was heard once and then no more."""
-        return self._heard is not None and self.age() > self._timeout
+        return self.was_heard and self.age() > self._timeout
 
     @property
     def is_heard(self) -> bool:
         """Whether it was heard just now."""
-        return self._heard is not None and not self.is_silent
+        return self.was_heard and not self.is_silent
 
     @property
     def was_active(self) -> bool:

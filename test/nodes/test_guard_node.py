@@ -29,7 +29,7 @@ class Arms(Node):
         super().__init__('arm_node', **options)
         self.profile = profile
         self.state, self.beats, self.pose = 'active', True, profile.start_pose.copy()
-        self.commands = True
+        self.commands = self.has_heart = True
         self._heart = self.create_publisher(Header, '~/heartbeat', 1)
         self._outputs = [
             (make_adapter(arm), self.create_publisher(Float64MultiArray, arm.command_topic, 1))
@@ -40,7 +40,8 @@ class Arms(Node):
     def _turn(self):
         if not self.beats:
             return
-        self._heart.publish(Header(frame_id=self.state))
+        if self.has_heart:
+            self._heart.publish(Header(frame_id=self.state))
         parts = self.profile.split(self.pose) if self.commands else ()
         for (adapter, publisher), part in zip(self._outputs, parts, strict=False):
             publisher.publish(adapter.build(part, 0.0))
@@ -113,6 +114,17 @@ def test_silent_arms_are_held_where_they_were_told_to_be(robot, guard, arms, sto
     np.testing.assert_allclose(robot.recorded(), np.tile(arms.pose, (len(robot.recorded()), 1)))
     assert stops[-1].startswith('arm_node is silent for 0.')
     assert robot.reported('guard_node', ', holding the arms')
+
+
+def test_arms_that_are_commanded_are_not_commanded_twice(robot, guard, arms, stops, wait):
+    """A heart that is not heard while commands come is reason to stop, not to hold as well."""
+    assert is_watched(guard, arms, wait)
+    arms.has_heart = False
+    assert wait(lambda: stops[-1].startswith('arm_node is silent for 0.'))
+    robot.live(0.5)
+    assert not guard.holds
+    arms.beats = False
+    assert wait(lambda: guard.holds)
 
 
 def test_arms_that_are_elsewhere_are_held_where_they_are(robot, guard, arms, wait, profile):

@@ -63,6 +63,18 @@ def test_silence_counts_once_it_was_heard(graph, clock, wait):
     assert not watch.is_silent and watch.state == ''
 
 
+def test_a_heart_knows_that_it_has_missed_beats(graph, wait):
+    node = graph.add(Node, 'one')
+    heart, beats = Heartbeat(node, 20.0, lambda: 'active'), []
+    node.create_subscription(Header, 'one/heartbeat', beats.append, 20)
+    assert wait(lambda: len(beats) > 3)
+    # Before the wait this machine may have stood still.
+    assert wait(lambda: heart.since_interruption() > 0.3)
+    heart._last -= 1.0
+    assert heart.since_interruption() < 0.1
+    assert wait(lambda: 0.3 < heart.since_interruption() < float('inf'))
+
+
 def test_a_beat_of_somebody_else_is_told_apart(graph, wait):
     one, two = graph.add(Node, 'one'), graph.add(Node, 'two')
     heart, other = (Heartbeat(node, 20.0, lambda: 'active') for node in (one, two))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,7 @@ class WireReader:
 
     Attributes:
         pose: (A,) as last commanded, NaN where nothing was seen.
+        received: monotonic time in s of the newest command.
     """
 
     def __init__(self, node: Node, profile: RobotProfile) -> None:
@@ -39,7 +41,7 @@ class WireReader:
             HbvlaError: an adapter needs messages that are not installed.
         """
         self._node = node
-        self.pose = np.full(len(profile.action_names), np.nan)
+        self.pose, self.received = np.full(len(profile.action_names), np.nan), -np.inf
         first = 0
         self._subscriptions: list[Any] = []
         for arm in profile.arms:
@@ -58,6 +60,7 @@ class WireReader:
         )
 
     def _receive(self, adapter: Any, part: slice, message: Any) -> None:
+        self.received = time.monotonic()
         try:
             self.pose[part] = adapter.parse(message)
         except HbvlaError as error:
