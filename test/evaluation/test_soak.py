@@ -46,6 +46,12 @@ def test_a_soak_in_which_all_is_as_specified_has_no_failures():
     assert result(fault(), stop, fault('undecided', hold=None)).failures == []
 
 
+def test_the_stage_may_grow():
+    made = result(fault(), grows=True)
+    made.summary['memory'][0]['name'] = 'soak'
+    assert made.failures == []
+
+
 @pytest.mark.parametrize(
     'made, expected',
     [
