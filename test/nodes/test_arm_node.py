@@ -8,10 +8,8 @@ import time
 import numpy as np
 import pytest
 from rclpy.clock import ClockType
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
-from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from hbvla_ros.nodes.arm_node import ArmNode
@@ -265,35 +263,6 @@ def test_reset_service_forgets_the_chunk(graph, robot, arms, profile, wait):
     answer = client.call_async(Trigger.Request())
     assert wait(answer.done) and answer.result().success
     assert rests(robot)
-
-
-class Guard(Node):
-    """The heart of a guard, and nothing else of it."""
-
-    def __init__(self, **options):
-        super().__init__('guard_node', **options)
-        heart = self.create_publisher(Header, '~/heartbeat', 1)
-        self.create_timer(0.05, lambda: heart.publish(Header(frame_id='active')))
-
-
-@pytest.mark.parametrize('is_guarded', [True, False])
-def test_after_a_standstill_it_lets_a_guard_be_heard_first(
-    graph, robot, arms, profile, wait, is_guarded
-):
-    if is_guarded:
-        graph.add(Guard)
-        assert wait(lambda: arms._watch.guard.is_heard)
-    robot.follow = False
-    robot.send(ramp(profile, 2.0, rows=100), delay=0.05)
-    assert wait(lambda: robot.last()[0] > 0.1)
-    # As a process finds it that did not run for a second; the guard may hold the arms by now.
-    arms._heart._last -= 1.0
-    if is_guarded:
-        # From where they are, not from where they were to be; and it is no stop.
-        assert wait(lambda: robot.last()[0] == pytest.approx(0.0, abs=1e-9))
-        assert arms._motion.stop == '' and not arms._motion.is_running
-    else:
-        assert wait(lambda: robot.last()[0] > 0.2)
 
 
 def test_deactivated_it_goes_silent(robot, arms, wait):

@@ -240,3 +240,22 @@ def test_its_heart_says_how_it_is(graph, robot, heart, wait):
     assert wait(lambda: states[-1] == 'active stopped')
     arms.stop()
     assert wait(lambda: 'inactive stopped' in states), 'said at once, not at the next beat'
+
+
+@pytest.mark.parametrize('is_guarded', [True, False])
+def test_after_a_standstill_it_lets_a_guard_be_heard_first(
+    robot, arms, heart, profile, wait, is_guarded
+):
+    if is_guarded:
+        heart('guard_node')
+        assert wait(lambda: arms._watch.guard.is_heard)
+    robot.follow = False
+    run(robot, profile, wait)
+    # As a process finds it that did not run for a second; the guard may hold the arms by now.
+    arms._heart._last -= 1.0
+    if is_guarded:
+        # From where they are, not from where they were to be; and it is no stop.
+        assert wait(lambda: robot.last()[0] == pytest.approx(0.0, abs=1e-9))
+        assert arms._motion.stop == '' and not arms._motion.is_running
+    else:
+        assert wait(lambda: robot.last()[0] > 0.2)
