@@ -44,7 +44,8 @@ TABLE = (
 )
 # Times a second that it looks whether something is a reason to stop, Hz.
 WATCH_RATE = 20.0
-# A command on the wire that is no older, s, comes from an arm node that is not dead after all.
+# A command on the wire that is no older, s, has a sender that lives: the arm node after all, or a
+# stranger, whom the arm node would not contend with either.
 _WIRE_ALIVE = 0.1
 _STOP_RATE = 10.0
 # The graph is asked for foreign writers so many times a second: cheap, but not for nothing.
