@@ -44,6 +44,7 @@ class Job:
         device: where it computes.
         dtype: type of the forward passes, 'float32' or 'bfloat16'.
         refine: steps of the refinement after quantization, 0 for none.
+        refine_frames: frames it draws from; None for the calibration frames.
         seed: seed of everything random.
         force: replace a deployed folder that is already there.
         resume: go on after the last finished layer of an interrupted run.
@@ -70,6 +71,7 @@ class Job:
     device: str = 'cpu'
     dtype: str = 'float32'
     refine: int = 0
+    refine_frames: int | None = None
     seed: int = 0
     force: bool = False
     resume: bool = False
@@ -84,6 +86,7 @@ def read_calibration(
     held_out: int = 0,
     robot: str | None = None,
     instruction: str | None = None,
+    refine_frames: int | None = None,
 ) -> CalibrationSet:
     """Open recorded episodes and draw calibration frames from them.
 
@@ -95,21 +98,26 @@ def read_calibration(
         held_out: how many further ones are kept apart.
         robot: robot profile that names the topics of bags; None for that of the policy's robot.
         instruction: task in words, for recordings that do not say theirs.
+        refine_frames: how many the refinement draws from, the calibration frames among them.
 
     Raises:
         HbvlaError: nothing usable there, or it does not fit the policy.
     """
     from hbvla_ros.quantization.calibration import load_calibration
+    from hbvla_ros.quantization.memory import check_frames
     from hbvla_ros.quantization.options import check_seed
     from hbvla_ros.recordings.open import open_recordings
     from hbvla_ros.recordings.recording import Given, Needs
 
     # Before recordings are read, which may take a while.
     check_seed(seed)
+    check_frames(checkpoint, max(frames, refine_frames or 0) + held_out)
     platform = checkpoint.platform
     needs = Needs(platform.cameras, platform.proprio_dim, platform.robot)
     recordings = open_recordings(path, needs, Given(robot, instruction or ''))
-    return load_calibration(recordings, checkpoint, frames, seed, held_out)
+    return load_calibration(
+        recordings, checkpoint, frames, seed, held_out, refine_frames=refine_frames
+    )
 
 
 def run_job(job: Job, progress: Progress) -> str:
@@ -155,6 +163,7 @@ def run_job(job: Job, progress: Progress) -> str:
             job.held_out,
             job.robot,
             job.instruction,
+            job.refine_frames,
         )
         progress.step()
     result = quantize_checkpoint(
@@ -183,5 +192,6 @@ def _request(job: Job) -> Request:
         device=job.device,
         dtype=job.dtype,
         refine=job.refine,
+        refine_frames=job.refine_frames,
         cache_bytes=job.cache_bytes,
     )

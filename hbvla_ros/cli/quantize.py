@@ -119,6 +119,13 @@ def _add_refinement(parser: argparse.ArgumentParser) -> None:
         'calibration frames, for so many gradient steps (default 0: none); the whole network '
         'must fit into memory',
     )
+    parser.add_argument(
+        '--refine-frames',
+        type=int,
+        metavar='FRAMES',
+        help='frames that the refinement draws from, the calibration frames among them '
+        '(default: these alone)',
+    )
 
 
 def _add_execution(parser: argparse.ArgumentParser) -> None:
@@ -213,6 +220,7 @@ def _job(options: argparse.Namespace) -> Job:
         device=options.device,
         dtype=options.dtype,
         refine=options.refine,
+        refine_frames=options.refine_frames,
         seed=options.seed,
         force=options.force,
         resume=options.resume,

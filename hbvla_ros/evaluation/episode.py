@@ -22,17 +22,22 @@ from hbvla_ros.sim.tasks.registry import DEFAULT_TASK, find_task
 
 @dataclass(frozen=True)
 class Trace:
-    """What was commanded and what was measured, one row a control step.
+    """What was commanded and what was measured, one row a control step if nothing else is said.
 
     Attributes:
         times: float64 (T,), seconds since the start of the episode.
         commands: float64 (T, A), joint targets in rad and grippers 0 to 1.
         positions: float64 (T, A), measured at the same times.
+        sent: float64 (N, A), the commands as they were sent, one after the other, where rows are
+            not control steps but of a rate of their own; else None.
+        control_period: seconds from one of ``sent`` to the next; needed with these only.
     """
 
     times: NDArray[np.float64]
     commands: NDArray[np.float64]
     positions: NDArray[np.float64]
+    sent: NDArray[np.float64] | None = None
+    control_period: float | None = None
 
     def __len__(self) -> int:
         """Number of control steps T."""

@@ -17,19 +17,21 @@ def jerk_rms(trace: Trace, grippers: tuple[int, ...] = GRIPPERS) -> float | None
     """Root mean square of the jerk of the commanded joint targets, rad/s^3.
 
     The third difference of the commands over the cube of the control period: it grows where
-    chunks do not join and where a policy trembles. Depends on the rate of the trace, so compare
-    traces of one rate only.
+    chunks do not join and where a policy trembles. It is taken from the commands as they were sent:
+    read at the times of measurements of another rate they would be a staircase. Depends on the
+    control rate.
 
     Args:
-        trace: commands at even intervals.
+        trace: commands as they were sent, or rows at even intervals.
         grippers: columns that are no joints and stay out.
 
     Returns:
         None for fewer than four commands.
     """
-    if len(trace) < 4:
+    commands = trace.commands if trace.sent is None else trace.sent
+    if len(commands) < 4:
         return None
-    joints = [column for column in range(trace.commands.shape[1]) if column not in grippers]
-    period = float(np.median(np.diff(trace.times)))
-    jerk = np.diff(trace.commands[:, joints], n=3, axis=0) / period**3
+    joints = [column for column in range(commands.shape[1]) if column not in grippers]
+    period = trace.control_period or float(np.median(np.diff(trace.times)))
+    jerk = np.diff(commands[:, joints], n=3, axis=0) / period**3
     return float(np.sqrt((jerk**2).mean()))

@@ -247,7 +247,13 @@ def _read_lines(child: Child) -> queue.SimpleQueue[str]:
 def _result(event: dict[str, Any], task: str) -> EpisodeResult:
     """The episode that a runner's event describes, with the motion it wrote."""
     with np.load(event['trace'], allow_pickle=False) as archive:
-        trace = Trace(archive['times'], archive['commands'], archive['positions'])
+        trace = Trace(
+            archive['times'],
+            archive['commands'],
+            archive['positions'],
+            archive['sent'],
+            float(archive['control_period']),
+        )
     return EpisodeResult(
         seed=event['seed'],
         instruction=event['instruction'],

@@ -84,11 +84,15 @@ class EpisodeRecorder:
         return min(self._newest.values()) >= end - _ROUNDING
 
     def trace(self, start: float, end: float) -> dict[str, NDArray[np.float64]]:
-        """Times (T,) since ``start``, commands (T, A) in force and positions (T, A) measured.
+        """Motion at the times of the joint states, and the commands one by one.
 
         Args:
             start: first time in s that counts.
             end: last one.
+
+        Returns:
+            ``times`` (T,) since ``start``, ``commands`` (T, A) in force, ``positions`` (T, A)
+            measured, ``sent`` (N, A) and ``control_period`` in s.
 
         Raises:
             HbvlaError: no joint states in between.
@@ -110,7 +114,26 @@ class EpisodeRecorder:
                 _, part, values = waiting.pop(0)
                 command[part] = values
             commands[index] = command
-        return {'times': times - start, 'commands': commands, 'positions': positions}
+        return {
+            'times': times - start,
+            'commands': commands,
+            'positions': positions,
+            'sent': self._sent(start, end),
+            'control_period': np.array(1.0 / self._profile.control_rate),
+        }
+
+    def _sent(self, start: float, end: float) -> NDArray[np.float64]:
+        """The commands of all arms side by side (N, A), as many as every arm got."""
+        of_arms: dict[int, list[Vector]] = {}
+        first = 0
+        for arm in self._profile.arms:
+            of_arms[first] = []
+            first += len(arm.names)
+        for now, part, values in self._commands:
+            if start - 1e-6 <= now <= end + 1e-6:
+                of_arms[part.start].append(values)
+        count = min(len(values) for values in of_arms.values())
+        return np.hstack([np.reshape(values[:count], (count, -1)) for values in of_arms.values()])
 
     def _receive_clock(self, message: ClockMessage) -> None:
         self.clock, self.clock_heard = to_seconds(message.clock), time.monotonic()

@@ -58,6 +58,13 @@ JOB_TABLE = (
     ),
     Parameter('refine', 0, 'Steps of the refinement after quantization.', low=0, high=_MOST),
     Parameter(
+        'refine_frames',
+        0,
+        'Frames that the refinement draws from; 0 for the calibration frames alone.',
+        low=0,
+        high=_MOST,
+    ),
+    Parameter(
         'cache_memory',
         0.0,
         'Activations between two blocks that stay in memory, GB; 0 for a quarter of what is free.',
@@ -109,6 +116,7 @@ def job_from(values: Mapping[str, Any]) -> Job:
         device=values['device'],
         dtype=values['dtype'],
         refine=values['refine'],
+        refine_frames=values['refine_frames'] or None,
         seed=values['seed'],
         force=values['force'],
         resume=values['resume'],

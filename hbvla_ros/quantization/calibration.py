@@ -52,6 +52,8 @@ class CalibrationSet:
             'same' or None), seed, and skipped, the number of unusable frames that were passed over.
         held_out: batches of frames that are in none of ``batches``; none if none were asked for.
         pictures: of a few calibration frames, each of another episode where there are enough.
+        further: batches of frames that only the refinement sees, beside those of ``batches``; of
+            the same episodes as these.
     """
 
     batches: list[NetworkInputs]
@@ -59,6 +61,12 @@ class CalibrationSet:
     description: dict[str, Any]
     held_out: list[NetworkInputs] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    further: list[NetworkInputs] = field(default_factory=list)
+
+    @property
+    def refinement_batches(self) -> list[NetworkInputs]:
+        """What the refinement draws from."""
+        return [*self.batches, *self.further]
 
 
 def load_calibration(
@@ -68,6 +76,7 @@ def load_calibration(
     seed: int,
     held_out: int = 0,
     pictures: int = 3,
+    refine_frames: int | None = None,
 ) -> CalibrationSet:
     """Draw frames of recorded episodes and turn them into network inputs (spec 1.1).
 
@@ -81,6 +90,8 @@ def load_calibration(
         seed: seed of the draw and of the diffusion noise.
         held_out: how many further frames, of other episodes where possible.
         pictures: of how many calibration frames the images are kept.
+        refine_frames: how many frames the refinement draws from, the calibration frames among
+            them; fewer where there are not so many. None for these alone.
 
     Raises:
         HbvlaError: negative seed or no usable frame.
@@ -99,12 +110,16 @@ def load_calibration(
             f'calibration: no usable frame is left to hold out{loader.reason}; record more '
             'episodes or hold out none'
         )
+    # After the held-out frames, which may come from the same episodes: these do not depend on it.
+    further = loader.take(draw.calibration, max(0, (refine_frames or 0) - len(chosen)))
     batches, places = loader.batches(chosen, noise)
     shown = [
         Picture(*places[frame.pick], frame.instruction, frame.images) for frame in chosen[:pictures]
     ]
+    # Without further frames the digest is that of the other two.
+    parts = [chosen, kept, further] if further else [chosen, kept]
     description = {
-        'digest': _digest(recordings, [f.pick for f in chosen], [f.pick for f in kept]),
+        'digest': _digest(recordings, *([f.pick for f in part] for part in parts)),
         'source': ', '.join(sorted({one.kind for one in recordings})),
         'episodes': len({frame.pick[0] for frame in chosen}),
         'frames': len(chosen),
@@ -114,7 +129,8 @@ def load_calibration(
         'skipped': loader.skipped,
     }
     later, _ = loader.batches(kept, noise)
-    return CalibrationSet(batches, len(chosen), description, later, shown)
+    beside, _ = loader.batches(further, noise)
+    return CalibrationSet(batches, len(chosen), description, later, shown, beside)
 
 
 def _digest(recordings: Sequence[Recording], *drawn: Sequence[Pick]) -> str:

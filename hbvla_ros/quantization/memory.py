@@ -15,6 +15,7 @@ from hbvla_ros.quantization.calibration import CalibrationSet
 from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.request import Plan
 from hbvla_ros.quantization.targets import Chain, block_chains, resident_linears
+from hbvla_ros.vla.checkpoint import Checkpoint
 
 # Smaller networks are differentiated as a whole, larger ones block by block. It does not depend
 # on the machine, which would decide about the last bits of the result.
@@ -57,6 +58,28 @@ def available_bytes() -> int | None:
     except (OSError, ValueError):
         pass
     return None
+
+
+def check_frames(checkpoint: Checkpoint, frames: int) -> None:
+    """Refuse more frames than memory holds, before they are read.
+
+    Args:
+        checkpoint: whose images they are.
+        frames: calibration, held-out and refinement frames together.
+
+    Raises:
+        HbvlaError: more is needed than available; says how many frames would fit.
+    """
+    available = available_bytes()
+    height, width = checkpoint.config.image_size
+    # Six channels: each tower takes the three colours with constants of its own.
+    each = _FLOAT * 6 * len(checkpoint.platform.cameras) * height * width
+    if available is None or frames * each <= available // 2:
+        return
+    raise HbvlaError(
+        f'{frames} frames take {frames * each / 1e9:.1f} GB of memory, half of what is available '
+        f'are {available / 2e9:.1f} GB; at most {available // (2 * each)} fit'
+    )
 
 
 def differentiates_whole_network(skeleton: nn.Module, plan: Plan) -> bool:

@@ -178,7 +178,7 @@ def _quantize(
     if not plan.refine:
         return outcome, None
     refined = refine_finished(checkpoint, calibration, plan, work, progress, names)
-    before = describe_refinement(plan, outcome.action_error)
+    before = describe_refinement(plan, calibration, outcome.action_error)
     error = refined_error(checkpoint, calibration, plan, refined)
     return dataclasses.replace(outcome, action_error=error, refinement=before), refined
 

@@ -99,55 +99,58 @@ def _schedule(step: int, steps: int) -> float:
 
 
 class _Frames:
-    """Calibration frames and the actions they should lead to, by the length of their prompts."""
+    """Calibration frames and the actions they should lead to.
+
+    The frames stay in the batches they came in: there may be many, and a second copy of all of them
+    might not fit.
+    """
 
     def __init__(self, network: nn.Module, batches: Sequence[NetworkInputs]) -> None:
-        groups: dict[int, list[tuple[NetworkInputs, Tensor]]] = {}
+        self._batches = batches
         with torch.no_grad():
-            for batch in batches:
-                wanted = network(*batch.arguments())
-                groups.setdefault(batch.input_ids.shape[1], []).append((batch, wanted))
-        self._groups = [
-            (_joined([batch for batch, _ in group]), torch.cat([wanted for _, wanted in group]))
-            for group in groups.values()
-        ]
+            self._wanted = [network(*batch.arguments()) for batch in batches]
+        # Frames by the length of their prompts, which all of a step share.
+        self._groups: dict[int, list[tuple[int, int]]] = {}
+        for number, batch in enumerate(batches):
+            places = self._groups.setdefault(batch.input_ids.shape[1], [])
+            places += [(number, row) for row in range(len(batch.input_ids))]
 
     def draw(self, steps: int, seed: int) -> Iterator[tuple[NetworkInputs, Tensor]]:
         """Give ``steps`` batches: every frame once, in a new random order each time round."""
         generator = torch.Generator().manual_seed(seed)
-        left: list[tuple[int, Tensor]] = []
+        left: list[list[tuple[int, int]]] = []
         for _ in range(steps):
             left = left or self._shuffled(generator)
-            number, rows = left.pop()
-            inputs, wanted = self._groups[number]
-            yield _rows(inputs, rows), wanted[rows]
+            places = left.pop()
+            yield (
+                _picked([self._batches[number] for number, _ in places], places),
+                torch.stack([self._wanted[number][row] for number, row in places]),
+            )
 
-    def _shuffled(self, generator: torch.Generator) -> list[tuple[int, Tensor]]:
-        """Group and rows of all batches of one time round."""
-        batches = [
-            (number, rows)
-            for number, (_, wanted) in enumerate(self._groups)
-            for rows in torch.randperm(len(wanted), generator=generator).split(FRAMES_PER_STEP)
+    def _shuffled(self, generator: torch.Generator) -> list[list[tuple[int, int]]]:
+        """Frames of every step of one time round."""
+        steps = [
+            [group[place] for place in part.tolist()]
+            for group in self._groups.values()
+            for part in torch.randperm(len(group), generator=generator).split(FRAMES_PER_STEP)
         ]
-        order = torch.randperm(len(batches), generator=generator).tolist()
-        return [batches[place] for place in order]
+        return [steps[place] for place in torch.randperm(len(steps), generator=generator).tolist()]
 
 
-def _joined(batches: Sequence[NetworkInputs]) -> NetworkInputs:
-    """Batches of equal prompt length one after the other; an L1 head takes no noise."""
-    proprio = [batch.proprio for batch in batches if batch.proprio is not None]
+def _picked(batches: Sequence[NetworkInputs], places: Sequence[tuple[int, int]]) -> NetworkInputs:
+    """One frame of each batch, ``places`` saying which row; an L1 head takes no noise."""
+    rows = [row for _, row in places]
+    proprio = [
+        batch.proprio[row]
+        for batch, row in zip(batches, rows, strict=True)
+        if batch.proprio is not None
+    ]
     return NetworkInputs(
-        torch.cat([batch.pixel_values for batch in batches]),
-        torch.cat([batch.input_ids for batch in batches]),
-        torch.cat(proprio) if proprio else None,
+        torch.stack([batch.pixel_values[row] for batch, row in zip(batches, rows, strict=True)]),
+        torch.stack([batch.input_ids[row] for batch, row in zip(batches, rows, strict=True)]),
+        torch.stack(proprio) if proprio else None,
         None,
     )
-
-
-def _rows(inputs: NetworkInputs, rows: Tensor) -> NetworkInputs:
-    """Some frames of a batch."""
-    proprio = None if inputs.proprio is None else inputs.proprio[rows]
-    return NetworkInputs(inputs.pixel_values[rows], inputs.input_ids[rows], proprio, None)
 
 
 def _make_refinable(network: nn.Module, name: str, layer: QuantizedLayer) -> RefinableLinear:

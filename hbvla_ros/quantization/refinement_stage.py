@@ -37,7 +37,11 @@ def check_refinable(
     """
     if plan.refine < 0:
         raise HbvlaError(f'--refine {plan.refine}: must be 0 or more steps')
+    if plan.refine_frames is not None and plan.refine_frames < 1:
+        raise HbvlaError(f'--refine-frames {plan.refine_frames}: at least 1 is needed')
     if plan.refine == 0:
+        if plan.refine_frames is not None:
+            raise HbvlaError('--refine-frames: nothing is refined; add --refine STEPS')
         return
     if calibration is None:
         raise HbvlaError('--refine: needs --calibration')
@@ -66,7 +70,7 @@ def refine_finished(
 
     Args:
         checkpoint: full-precision folder.
-        calibration: its batches are what the actions are compared on.
+        calibration: its batches for the refinement are what the actions are compared on.
         plan: what is asked for.
         work: holds the finished layers.
         progress: told of every step.
@@ -76,7 +80,7 @@ def refine_finished(
 
     def make() -> dict[str, Tensor]:
         progress.stage('refining', plan.refine)
-        batches = [to_device(batch, plan.device) for batch in calibration.batches]
+        batches = [to_device(batch, plan.device) for batch in calibration.refinement_batches]
         network = checkpoint.load_network(torch.float32, plan.device)
         seed = plan.options.seed
         refined = refine(network, layers, batches, plan.refine, seed, progress.step)
@@ -141,7 +145,9 @@ def refined_entries(
     return entries
 
 
-def describe_refinement(plan: Plan, before: dict[str, Any] | None) -> dict[str, Any] | None:
+def describe_refinement(
+    plan: Plan, calibration: CalibrationSet, before: dict[str, Any] | None
+) -> dict[str, Any] | None:
     """The refinement as it stands in the manifest; None where there was none."""
     if not plan.refine:
         return None
@@ -150,5 +156,6 @@ def describe_refinement(plan: Plan, before: dict[str, Any] | None) -> dict[str, 
         'steps': plan.refine,
         'learning_rate': LEARNING_RATE,
         'frames_per_step': FRAMES_PER_STEP,
+        'frames': sum(len(batch.input_ids) for batch in calibration.refinement_batches),
         'relative_rms_before': error,
     }

@@ -40,6 +40,7 @@ class Request:
         device: where it computes.
         dtype: type of the forward passes, 'float32' or 'bfloat16'.
         refine: steps of the refinement after quantization, 0 for none.
+        refine_frames: frames it draws from; None for the calibration frames.
         cache_bytes: activations between two blocks that stay in memory; more go to disk. None
             for a quarter of what is available.
     """
@@ -56,6 +57,7 @@ class Request:
     device: str = 'cpu'
     dtype: str = 'float32'
     refine: int = 0
+    refine_frames: int | None = None
     cache_bytes: int | None = None
 
     def resolve(self) -> Plan:
@@ -84,6 +86,7 @@ class Request:
             _device(self.device),
             DTYPES[self.dtype],
             self.refine,
+            self.refine_frames,
         )
 
 
@@ -100,6 +103,7 @@ class Plan:
         device: where it computes.
         dtype: type of the forward passes.
         refine: steps of the refinement.
+        refine_frames: frames it draws from; None for the calibration frames.
     """
 
     method: Method
@@ -110,6 +114,7 @@ class Plan:
     device: torch.device
     dtype: torch.dtype
     refine: int = 0
+    refine_frames: int | None = None
 
     def description(self) -> dict[str, Any]:
         """Plain values of everything that decides the result, by the names of the flags."""
@@ -122,6 +127,7 @@ class Plan:
             'device': self.device.type,
             'dtype': str(self.dtype).removeprefix('torch.'),
             'refine': self.refine,
+            'refine_frames': self.refine_frames,
         }
 
 

@@ -20,6 +20,16 @@ def test_jerk_of_a_cubic_is_its_third_derivative():
     assert jerk_rms(trace(commands)) == pytest.approx(np.sqrt(12**2 / 12))
 
 
+def test_commands_count_as_they_were_sent_and_not_as_measurements_found_them():
+    times = np.arange(30) / 25
+    sent = np.zeros((30, 14))
+    sent[:, 1] = 2 * times**3
+    staircase = np.repeat(sent, 2, axis=0)
+    found = Trace(np.arange(60) / 50, staircase, staircase, sent, 1 / 25)
+    assert jerk_rms(found) == pytest.approx(np.sqrt(12**2 / 12))
+    assert jerk_rms(trace(staircase, 50.0)) > 10 * jerk_rms(found)
+
+
 def test_grippers_and_parabolas_have_none():
     times = np.arange(30) / 25
     commands = np.zeros((30, 14))

@@ -135,6 +135,30 @@ def test_otherwise_evenly_and_without_repetition(checkpoint: Checkpoint) -> None
     assert len(marks(load_calibration(short, checkpoint, 12, 0).batches)) == 12
 
 
+@pytest.mark.parametrize(('episodes', 'frames', 'where'), [(8, 5, 'other'), (1, 40, 'same')])
+def test_further_frames_of_the_refinement_change_no_others(
+    checkpoint: Checkpoint, episodes: int, frames: int, where: str
+) -> None:
+    recordings = memory(episodes, frames)
+    plain = load_calibration(recordings, checkpoint, 6, 1, 3)
+    data = load_calibration(recordings, checkpoint, 6, 1, 3, refine_frames=20)
+    assert marks(data.batches) == marks(plain.batches)
+    assert marks(data.held_out) == marks(plain.held_out)
+    further = marks(data.further)
+    assert len(further) == 14 == len(set(further) - set(marks(data.batches + data.held_out)))
+    assert marks(data.refinement_batches) == marks(data.batches) + further
+    assert data.description['held_out_episodes'] == where
+    assert data.description['digest'] != plain.description['digest']
+    # Of the episodes that calibration is of, never of those held out; no more than these have.
+    if where == 'other':
+        everything = load_calibration(recordings, checkpoint, 6, 1, 3, refine_frames=1000)
+        seen = {int(10 * mark + 1e-6) for mark in marks(everything.refinement_batches)}
+        assert not seen & {int(10 * mark + 1e-6) for mark in marks(everything.held_out)}
+        assert len(marks(everything.refinement_batches)) == frames * len(seen)
+    # Fewer than the calibration frames are these.
+    assert not load_calibration(recordings, checkpoint, 6, 1, 3, refine_frames=2).further
+
+
 @pytest.mark.parametrize(
     ('episodes', 'frames', 'wanted', 'where'),
     [

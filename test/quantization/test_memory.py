@@ -105,6 +105,17 @@ def test_activations_go_to_disk_where_they_take_too_much(
     assert check_memory(skeleton, calibration, PLAIN)
 
 
+def test_more_frames_than_fit_are_refused_before_they_are_read(
+    checkpoint: Checkpoint, episodes_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = read_calibration(episodes_folder, checkpoint, 2, 0)
+    each = data.batches[0].pixel_values[0].nbytes
+    monkeypatch.setattr(memory, 'available_bytes', lambda: 2 * 12 * each)
+    assert read_calibration(episodes_folder, checkpoint, 4, 0, 2, refine_frames=10).further
+    with pytest.raises(HbvlaError, match=r'^13 frames take .* GB of memory, .*; at most 12 fit$'):
+        read_calibration(episodes_folder, checkpoint, 4, 0, 3, refine_frames=10)
+
+
 def test_available_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / 'meminfo'
     path.write_text('MemTotal:  100 kB\nMemAvailable:   42 kB\n')

@@ -31,14 +31,14 @@ def test_the_folder_holds_the_refined_network(
     tiny_checkpoint: Path, tmp_path: Path, episodes_folder: Path
 ) -> None:
     checkpoint = open_checkpoint(tiny_checkpoint)
-    data = read_calibration(episodes_folder, checkpoint, 24, 0, held_out=8)
+    data = read_calibration(episodes_folder, checkpoint, 16, 0, held_out=8, refine_frames=24)
     plain = quantize_checkpoint(checkpoint, Request('rtn', probe='none'), tmp_path / 'plain', data)
     refined = quantize_checkpoint(checkpoint, REFINED, tmp_path / 'refined', data).manifest
     assert refined.stored_bits_per_weight == plain.manifest.stored_bits_per_weight
     assert plain.manifest.refinement is None and refined.refinement is not None
     assert plain.manifest.action_error is not None and refined.action_error is not None
     before = plain.manifest.action_error['relative_rms']
-    assert refined.refinement['steps'] == 25
+    assert (refined.refinement['steps'], refined.refinement['frames']) == (25, 24)
     assert refined.refinement['relative_rms_before'] == pytest.approx(before)
     # What the manifest says is what the folder does, loaded like any other.
     reference = checkpoint.load_network()
@@ -94,6 +94,12 @@ def test_what_cannot_be_refined_is_refused_before_the_work(
         quantize_checkpoint(
             checkpoint, Request('rtn', probe='none', refine=-1), tmp_path / 'out', data
         )
+    for request, message in (
+        (Request('rtn', probe='none', refine_frames=8), 'nothing is refined; add --refine STEPS'),
+        (Request('rtn', probe='none', refine=1, refine_frames=0), 'frames 0: at least 1 is needed'),
+    ):
+        with pytest.raises(HbvlaError, match=message):
+            quantize_checkpoint(checkpoint, request, tmp_path / 'out', data)
     folder = GOLDEN / 'libero_diffusion'
     diffusion = Checkpoint.open(folder, PLATFORMS['libero'])
     with pytest.raises(HbvlaError, match='has a diffusion head, --refine takes regression'):
