@@ -111,7 +111,7 @@ def read_calibration(
 
     # Before recordings are read, which may take a while.
     check_seed(seed)
-    check_frames(checkpoint, max(frames, refine_frames or 0) + held_out)
+    check_frames(checkpoint, frames + held_out, max(0, (refine_frames or 0) - frames))
     platform = checkpoint.platform
     needs = Needs(platform.cameras, platform.proprio_dim, platform.robot)
     recordings = open_recordings(path, needs, Given(robot, instruction or ''))

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,9 @@ from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.options import check_seed
 from hbvla_ros.quantization.sampling import Pick, draw_frames
 from hbvla_ros.vla.checkpoint import Checkpoint
+
+# Frames of the refinement that are float32 at a time.
+_PORTION = 256
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class CalibrationSet:
         held_out: batches of frames that are in none of ``batches``; none if none were asked for.
         pictures: of a few calibration frames, each of another episode where there are enough.
         further: batches of frames that only the refinement sees, beside those of ``batches``; of
-            the same episodes as these.
+            the same episodes as these, with pixels in float16.
     """
 
     batches: list[NetworkInputs]
@@ -111,15 +115,17 @@ def load_calibration(
             'episodes or hold out none'
         )
     # After the held-out frames, which may come from the same episodes: these do not depend on it.
-    further = loader.take(draw.calibration, max(0, (refine_frames or 0) - len(chosen)))
+    beside, further = _further(loader, draw.calibration, (refine_frames or 0) - len(chosen), noise)
     batches, places = loader.batches(chosen, noise)
     shown = [
         Picture(*places[frame.pick], frame.instruction, frame.images) for frame in chosen[:pictures]
     ]
-    # Without further frames the digest is that of the other two.
-    parts = [chosen, kept, further] if further else [chosen, kept]
+    parts = [[frame.pick for frame in part] for part in (chosen, kept)]
+    if further:
+        # Without them the digest is that of the other two alone.
+        parts.append(further)
     description = {
-        'digest': _digest(recordings, *([f.pick for f in part] for part in parts)),
+        'digest': _digest(recordings, *parts),
         'source': ', '.join(sorted({one.kind for one in recordings})),
         'episodes': len({frame.pick[0] for frame in chosen}),
         'frames': len(chosen),
@@ -129,8 +135,29 @@ def load_calibration(
         'skipped': loader.skipped,
     }
     later, _ = loader.batches(kept, noise)
-    beside, _ = loader.batches(further, noise)
     return CalibrationSet(batches, len(chosen), description, later, shown, beside)
+
+
+def _further(
+    loader: FrameLoader, candidates: Iterator[Pick], count: int, noise: np.random.Generator
+) -> tuple[list[NetworkInputs], list[Pick]]:
+    """Batches of frames for the refinement alone, and what they are.
+
+    There may be many, so their pixels are float16: a tenth of a grey level is the largest error.
+    They are read in portions, since as float32 all of them might not fit.
+    """
+    batches: list[NetworkInputs] = []
+    picks: list[Pick] = []
+    while len(picks) < count:
+        frames = loader.take(candidates, min(_PORTION, count - len(picks)))
+        if not frames:
+            break
+        picks += [frame.pick for frame in frames]
+        batches += [
+            dataclasses.replace(batch, pixel_values=batch.pixel_values.half())
+            for batch in loader.batches(frames, noise)[0]
+        ]
+    return batches, picks
 
 
 def _digest(recordings: Sequence[Recording], *drawn: Sequence[Pick]) -> str:

@@ -22,7 +22,7 @@ from hbvla_ros.vla.checkpoint import Checkpoint
 WHOLE_NETWORK_PARAMETERS = 500_000_000
 
 _MEMORY_FILE = Path('/proc/meminfo')
-_FLOAT, _DOUBLE = 4, 8
+_HALF, _FLOAT, _DOUBLE = 2, 4, 8
 # The graph keeps each output, what the functions behind it save, and gradients of that size.
 _COPIES_IN_GRAPH = 3
 # Hessian, its inverse and the Cholesky factor of the layer that is being solved.
@@ -60,25 +60,27 @@ def available_bytes() -> int | None:
     return None
 
 
-def check_frames(checkpoint: Checkpoint, frames: int) -> None:
+def check_frames(checkpoint: Checkpoint, frames: int, further: int) -> None:
     """Refuse more frames than memory holds, before they are read.
 
     Args:
         checkpoint: whose images they are.
-        frames: calibration, held-out and refinement frames together.
+        frames: calibration and held-out frames together; float32.
+        further: frames of the refinement beside them; float16.
 
     Raises:
-        HbvlaError: more is needed than available; says how many frames would fit.
+        HbvlaError: their images would take more than half of the available memory.
     """
     available = available_bytes()
     height, width = checkpoint.config.image_size
     # Six channels: each tower takes the three colours with constants of its own.
-    each = _FLOAT * 6 * len(checkpoint.platform.cameras) * height * width
-    if available is None or frames * each <= available // 2:
+    pixels = 6 * len(checkpoint.platform.cameras) * height * width
+    needed = pixels * (_FLOAT * frames + _HALF * further)
+    if available is None or needed <= available // 2:
         return
     raise HbvlaError(
-        f'{frames} frames take {frames * each / 1e9:.1f} GB of memory, half of what is available '
-        f'are {available / 2e9:.1f} GB; at most {available // (2 * each)} fit'
+        f'the images of {frames + further} frames take {needed / 1e9:.1f} GB of memory, more than '
+        f'half of the {available / 1e9:.1f} GB that are available; take fewer'
     )
 
 

@@ -9,6 +9,7 @@ stored keeps its size. The whole network is differentiated at once, so it must f
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ class _Frames:
     def __init__(self, network: nn.Module, batches: Sequence[NetworkInputs]) -> None:
         self._batches = batches
         with torch.no_grad():
-            self._wanted = [network(*batch.arguments()) for batch in batches]
+            self._wanted = [network(*_exact(batch).arguments()) for batch in batches]
         # Frames by the length of their prompts, which all of a step share.
         self._groups: dict[int, list[tuple[int, int]]] = {}
         for number, batch in enumerate(batches):
@@ -137,6 +138,11 @@ class _Frames:
         return [steps[place] for place in torch.randperm(len(steps), generator=generator).tolist()]
 
 
+def _exact(batch: NetworkInputs) -> NetworkInputs:
+    """The batch with float32 pixels; those of further frames are kept as float16."""
+    return dataclasses.replace(batch, pixel_values=batch.pixel_values.float())
+
+
 def _picked(batches: Sequence[NetworkInputs], places: Sequence[tuple[int, int]]) -> NetworkInputs:
     """One frame of each batch, ``places`` saying which row; an L1 head takes no noise."""
     rows = [row for _, row in places]
@@ -146,7 +152,9 @@ def _picked(batches: Sequence[NetworkInputs], places: Sequence[tuple[int, int]])
         if batch.proprio is not None
     ]
     return NetworkInputs(
-        torch.stack([batch.pixel_values[row] for batch, row in zip(batches, rows, strict=True)]),
+        torch.stack(
+            [batch.pixel_values[row].float() for batch, row in zip(batches, rows, strict=True)]
+        ),
         torch.stack([batch.input_ids[row] for batch, row in zip(batches, rows, strict=True)]),
         torch.stack(proprio) if proprio else None,
         None,

@@ -144,6 +144,7 @@ def test_further_frames_of_the_refinement_change_no_others(
     data = load_calibration(recordings, checkpoint, 6, 1, 3, refine_frames=20)
     assert marks(data.batches) == marks(plain.batches)
     assert marks(data.held_out) == marks(plain.held_out)
+    assert {batch.pixel_values.dtype for batch in data.further} == {torch.float16}
     further = marks(data.further)
     assert len(further) == 14 == len(set(further) - set(marks(data.batches + data.held_out)))
     assert marks(data.refinement_batches) == marks(data.batches) + further
