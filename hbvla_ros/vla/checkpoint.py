@@ -30,6 +30,9 @@ from hbvla_ros.vla.normalisation import read_statistics, select_statistics
 from hbvla_ros.vla.platform import Platform
 from hbvla_ros.vla.tensor_files import TensorFile, find_side_file, locate_tensors
 
+# Files that tell people about a policy and that nothing here reads.
+_ABOUT = ('.md', '.jsonl')
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -211,9 +214,13 @@ def _side_entries(file: TensorFile, module: str) -> dict[str, Entry]:
 
 
 def folder_identity(folder: Path) -> str:
-    """Folder name and a digest over name, size, head and tail of every file in it."""
+    """Folder name and a digest over name, size, head and tail of the files in it.
+
+    Its card and its training log do not count: with another word in them it is the same policy.
+    """
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    files = (path for path in folder.iterdir() if path.is_file())
+    for path in sorted(path for path in files if path.suffix not in _ABOUT):
         size = path.stat().st_size
         digest.update(f'{path.name} {size}\n'.encode())
         with path.open('rb') as stream:

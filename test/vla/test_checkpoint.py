@@ -251,6 +251,9 @@ def test_lost_noisy_action_projector(make_tiny_checkpoint):
 def test_identity_tells_folders_apart(tiny_checkpoint, sharded):
     first = open_tiny(tiny_checkpoint).identity
     assert first == open_tiny(tiny_checkpoint).identity
+    (tiny_checkpoint / 'README.md').write_text('its card')
+    (tiny_checkpoint / 'log.jsonl').write_text('{"step": 1}')
+    assert first == open_tiny(tiny_checkpoint).identity
     rewrite(tiny_checkpoint / 'model.safetensors', lambda t: t['projector.fc3.bias'].add_(1))
     assert first != open_tiny(tiny_checkpoint).identity
     assert first.startswith('tiny@')
