@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +13,13 @@ from numpy.typing import NDArray
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.quantization.calibration_frames import FrameLoader, Recording
+from hbvla_ros.quantization.frame_store import FrameStore
 from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.options import check_seed
 from hbvla_ros.quantization.sampling import Pick, draw_frames
 from hbvla_ros.vla.checkpoint import Checkpoint
 
-# Frames of the refinement that are float32 at a time.
+# Frames for the refinement that are there as float32 at a time.
 _PORTION = 256
 
 
@@ -56,8 +56,8 @@ class CalibrationSet:
             'same' or None), seed, and skipped, the number of unusable frames that were passed over.
         held_out: batches of frames that are in none of ``batches``; none if none were asked for.
         pictures: of a few calibration frames, each of another episode where there are enough.
-        further: batches of frames that only the refinement sees, beside those of ``batches``; of
-            the same episodes as these, with pixels in float16.
+        refinement: what the refinement draws from: the calibration frames, and after them further
+            ones of the same episodes. None where the batches are of no recordings.
     """
 
     batches: list[NetworkInputs]
@@ -65,12 +65,7 @@ class CalibrationSet:
     description: dict[str, Any]
     held_out: list[NetworkInputs] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
-    further: list[NetworkInputs] = field(default_factory=list)
-
-    @property
-    def refinement_batches(self) -> list[NetworkInputs]:
-        """What the refinement draws from."""
-        return [*self.batches, *self.further]
+    refinement: FrameStore | None = None
 
 
 def load_calibration(
@@ -115,7 +110,9 @@ def load_calibration(
             'episodes or hold out none'
         )
     # After the held-out frames, which may come from the same episodes: these do not depend on it.
-    beside, further = _further(loader, draw.calibration, (refine_frames or 0) - len(chosen), noise)
+    store = FrameStore(loader.pipeline.normalise)
+    store.add(chosen)
+    further = _add_further(store, loader, draw.calibration, refine_frames or 0)
     batches, places = loader.batches(chosen, noise)
     shown = [
         Picture(*places[frame.pick], frame.instruction, frame.images) for frame in chosen[:pictures]
@@ -135,29 +132,24 @@ def load_calibration(
         'skipped': loader.skipped,
     }
     later, _ = loader.batches(kept, noise)
-    return CalibrationSet(batches, len(chosen), description, later, shown, beside)
+    return CalibrationSet(batches, len(chosen), description, later, shown, store)
 
 
-def _further(
-    loader: FrameLoader, candidates: Iterator[Pick], count: int, noise: np.random.Generator
-) -> tuple[list[NetworkInputs], list[Pick]]:
-    """Batches of frames for the refinement alone, and what they are.
+def _add_further(
+    store: FrameStore, loader: FrameLoader, candidates: Iterator[Pick], total: int
+) -> list[Pick]:
+    """Add frames until there are ``total`` or no more; says which.
 
-    There may be many, so their pixels are float16: a tenth of a grey level is the largest error.
-    They are read in portions, since as float32 all of them might not fit.
+    In portions: as they are read they take eight times as much as in the store.
     """
-    batches: list[NetworkInputs] = []
     picks: list[Pick] = []
-    while len(picks) < count:
-        frames = loader.take(candidates, min(_PORTION, count - len(picks)))
+    while len(store) < total:
+        frames = loader.take(candidates, min(_PORTION, total - len(store)))
         if not frames:
             break
+        store.add(frames)
         picks += [frame.pick for frame in frames]
-        batches += [
-            dataclasses.replace(batch, pixel_values=batch.pixel_values.half())
-            for batch in loader.batches(frames, noise)[0]
-        ]
-    return batches, picks
+    return picks
 
 
 def _digest(recordings: Sequence[Recording], *drawn: Sequence[Pick]) -> str:

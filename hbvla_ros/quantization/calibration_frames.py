@@ -78,13 +78,14 @@ class FrameLoader:
 
     Attributes:
         skipped: number of unusable frames so far.
+        pipeline: the image steps of the deployed policy.
     """
 
     def __init__(self, recordings: Sequence[Recording], checkpoint: Checkpoint) -> None:
         """Read what the transforms need; raises HbvlaError where a file is wrong."""
         platform, config = checkpoint.platform, checkpoint.config
         self._recordings, self._platform, self._head = recordings, platform, config.head
-        self._pipeline = ImagePipeline(
+        self.pipeline = ImagePipeline(
             platform, Preprocessor.read(checkpoint.place_of('preprocessor_config.json'))
         )
         self._normaliser = Normaliser(checkpoint.statistics, platform)
@@ -134,7 +135,7 @@ class FrameLoader:
 
     def _fault(self, observation: Observation) -> str:
         """What makes an observation unusable."""
-        self._pipeline.check(observation.images)
+        self.pipeline.check(observation.images)
         if self._platform.proprio_dim and not np.isfinite(observation.proprioception).all():
             return 'proprioception is not finite'
         for camera, image in observation.images.items():
@@ -146,7 +147,7 @@ class FrameLoader:
         proprio = None
         if self._platform.proprio_dim:
             proprio = self._normaliser.proprio(observation.proprioception)
-        pipeline = self._pipeline
+        pipeline = self.pipeline
         # The steps of the pipeline's own call, which gives the last one alone.
         seen = {
             camera: pipeline.center_crop(pipeline.policy_resize(observation.images[camera]))

@@ -22,7 +22,7 @@ from hbvla_ros.vla.checkpoint import Checkpoint
 WHOLE_NETWORK_PARAMETERS = 500_000_000
 
 _MEMORY_FILE = Path('/proc/meminfo')
-_HALF, _FLOAT, _DOUBLE = 2, 4, 8
+_FLOAT, _DOUBLE = 4, 8
 # The graph keeps each output, what the functions behind it save, and gradients of that size.
 _COPIES_IN_GRAPH = 3
 # Hessian, its inverse and the Cholesky factor of the layer that is being solved.
@@ -66,16 +66,16 @@ def check_frames(checkpoint: Checkpoint, frames: int, further: int) -> None:
     Args:
         checkpoint: whose images they are.
         frames: calibration and held-out frames together; float32.
-        further: frames of the refinement beside them; float16.
+        further: frames of the refinement beside them; uint8.
 
     Raises:
         HbvlaError: their images would take more than half of the available memory.
     """
     available = available_bytes()
     height, width = checkpoint.config.image_size
-    # Six channels: each tower takes the three colours with constants of its own.
-    pixels = 6 * len(checkpoint.platform.cameras) * height * width
-    needed = pixels * (_FLOAT * frames + _HALF * further)
+    pixels = 3 * len(checkpoint.platform.cameras) * height * width
+    # Each tower takes the three colours with constants of its own.
+    needed = pixels * (2 * _FLOAT * frames + further)
     if available is None or needed <= available // 2:
         return
     raise HbvlaError(

@@ -9,7 +9,6 @@ stored keeps its size. The whole network is differentiated at once, so it must f
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.layer import QuantizedLayer
+from hbvla_ros.quantization.forward_pass import to_device
+from hbvla_ros.quantization.frame_store import FrameStore
 from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.refinable import RefinableLinear
 
@@ -28,6 +29,7 @@ FRAMES_PER_STEP = 32
 _MOMENTS = (0.9, 0.99)
 # Adam's first steps are the least sure of their direction.
 _WARM_UP = 20
+_CPU = torch.device('cpu')
 
 
 @dataclass(frozen=True)
@@ -46,27 +48,29 @@ class Refined:
 def refine(
     network: nn.Module,
     layers: Mapping[str, QuantizedLayer],
-    batches: Sequence[NetworkInputs],
+    store: FrameStore,
     steps: int,
     seed: int,
     advance: Callable[[], None] | None = None,
+    device: torch.device = _CPU,
 ) -> Refined:
     """Tune scales and unquantized tensors against the network's own full-precision actions.
 
     Args:
         network: the full-precision network with an L1 head, float32; it is quantized in place.
         layers: module name to quantized layer.
-        batches: calibration inputs.
+        store: frames to draw from.
         steps: gradient steps of :data:`FRAMES_PER_STEP` frames each; Adam with a cosine schedule
             that ends at zero.
         seed: seed of the order of the frames.
         advance: called after each step.
+        device: where the network and the layers are.
 
     Raises:
         HbvlaError: the actions become NaN, which says that the network itself is damaged.
     """
     network.requires_grad_(False)
-    frames = _Frames(network, batches)
+    frames = _Frames(network, store, device)
     modules = {name: _make_refinable(network, name, layer) for name, layer in layers.items()}
     others = _unquantized(network, modules)
     trained = [*(p for module in modules.values() for p in module.parameters()), *others.values()]
@@ -100,35 +104,34 @@ def _schedule(step: int, steps: int) -> float:
 
 
 class _Frames:
-    """Calibration frames and the actions they should lead to.
+    """Frames and the actions they should lead to."""
 
-    The frames stay in the batches they came in: there may be many, and a second copy of all of them
-    might not fit.
-    """
-
-    def __init__(self, network: nn.Module, batches: Sequence[NetworkInputs]) -> None:
-        self._batches = batches
-        with torch.no_grad():
-            self._wanted = [network(*_exact(batch).arguments()) for batch in batches]
+    def __init__(self, network: nn.Module, store: FrameStore, device: torch.device) -> None:
+        self._store, self._device = store, device
         # Frames by the length of their prompts, which all of a step share.
-        self._groups: dict[int, list[tuple[int, int]]] = {}
-        for number, batch in enumerate(batches):
-            places = self._groups.setdefault(batch.input_ids.shape[1], [])
-            places += [(number, row) for row in range(len(batch.input_ids))]
+        self._groups: dict[int, list[int]] = {}
+        for row, length in enumerate(store.lengths):
+            self._groups.setdefault(length, []).append(row)
+        self._wanted: dict[int, Tensor] = {}
+        with torch.no_grad():
+            for group in self._groups.values():
+                for start in range(0, len(group), FRAMES_PER_STEP):
+                    rows = group[start : start + FRAMES_PER_STEP]
+                    self._wanted |= zip(rows, network(*self._inputs(rows).arguments()), strict=True)
 
     def draw(self, steps: int, seed: int) -> Iterator[tuple[NetworkInputs, Tensor]]:
         """Give ``steps`` batches: every frame once, in a new random order each time round."""
         generator = torch.Generator().manual_seed(seed)
-        left: list[list[tuple[int, int]]] = []
+        left: list[list[int]] = []
         for _ in range(steps):
             left = left or self._shuffled(generator)
-            places = left.pop()
-            yield (
-                _picked([self._batches[number] for number, _ in places], places),
-                torch.stack([self._wanted[number][row] for number, row in places]),
-            )
+            rows = left.pop()
+            yield self._inputs(rows), torch.stack([self._wanted[row] for row in rows])
 
-    def _shuffled(self, generator: torch.Generator) -> list[list[tuple[int, int]]]:
+    def _inputs(self, rows: Sequence[int]) -> NetworkInputs:
+        return to_device(self._store.inputs(rows), self._device)
+
+    def _shuffled(self, generator: torch.Generator) -> list[list[int]]:
         """Frames of every step of one time round."""
         steps = [
             [group[place] for place in part.tolist()]
@@ -136,29 +139,6 @@ class _Frames:
             for part in torch.randperm(len(group), generator=generator).split(FRAMES_PER_STEP)
         ]
         return [steps[place] for place in torch.randperm(len(steps), generator=generator).tolist()]
-
-
-def _exact(batch: NetworkInputs) -> NetworkInputs:
-    """The batch with float32 pixels; those of further frames are kept as float16."""
-    return dataclasses.replace(batch, pixel_values=batch.pixel_values.float())
-
-
-def _picked(batches: Sequence[NetworkInputs], places: Sequence[tuple[int, int]]) -> NetworkInputs:
-    """One frame of each batch, ``places`` saying which row; an L1 head takes no noise."""
-    rows = [row for _, row in places]
-    proprio = [
-        batch.proprio[row]
-        for batch, row in zip(batches, rows, strict=True)
-        if batch.proprio is not None
-    ]
-    return NetworkInputs(
-        torch.stack(
-            [batch.pixel_values[row].float() for batch, row in zip(batches, rows, strict=True)]
-        ),
-        torch.stack([batch.input_ids[row] for batch, row in zip(batches, rows, strict=True)]),
-        torch.stack(proprio) if proprio else None,
-        None,
-    )
 
 
 def _make_refinable(network: nn.Module, name: str, layer: QuantizedLayer) -> RefinableLinear:

@@ -15,6 +15,7 @@ from hbvla_ros.packed.install import replace_linear
 from hbvla_ros.packed.manifest import LayerEntry
 from hbvla_ros.quantization.calibration import CalibrationSet
 from hbvla_ros.quantization.forward_pass import to_device
+from hbvla_ros.quantization.frame_store import FrameStore
 from hbvla_ros.quantization.hessian import relative_error
 from hbvla_ros.quantization.memory import WHOLE_NETWORK_PARAMETERS
 from hbvla_ros.quantization.progress import Progress
@@ -70,20 +71,20 @@ def refine_finished(
 
     Args:
         checkpoint: full-precision folder.
-        calibration: its batches for the refinement are what the actions are compared on.
+        calibration: its frames for the refinement are what the actions are compared on.
         plan: what is asked for.
         work: holds the finished layers.
         progress: told of every step.
         names: the quantized layers.
     """
     layers = {name: work.layer(name, plan.device) for name in names}
+    store = _store(calibration)
 
     def make() -> dict[str, Tensor]:
         progress.stage('refining', plan.refine)
-        batches = [to_device(batch, plan.device) for batch in calibration.refinement_batches]
         network = checkpoint.load_network(torch.float32, plan.device)
         seed = plan.options.seed
-        refined = refine(network, layers, batches, plan.refine, seed, progress.step)
+        refined = refine(network, layers, store, plan.refine, seed, progress.step, plan.device)
         kept = {f'tensor {name}': tensor for name, tensor in refined.tensors.items()}
         for name, layer in refined.layers.items():
             kept |= {f'scale {name} {key}': value for key, value in float_scales(layer).items()}
@@ -156,6 +157,17 @@ def describe_refinement(
         'steps': plan.refine,
         'learning_rate': LEARNING_RATE,
         'frames_per_step': FRAMES_PER_STEP,
-        'frames': sum(len(batch.input_ids) for batch in calibration.refinement_batches),
+        'frames': len(_store(calibration)),
         'relative_rms_before': error,
     }
+
+
+def _store(calibration: CalibrationSet) -> FrameStore:
+    """What the refinement draws from.
+
+    Raises:
+        HbvlaError: the calibration inputs are of no recordings.
+    """
+    if calibration.refinement is None:
+        raise HbvlaError('--refine: needs calibration frames of recorded episodes')
+    return calibration.refinement

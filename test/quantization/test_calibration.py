@@ -144,20 +144,45 @@ def test_further_frames_of_the_refinement_change_no_others(
     data = load_calibration(recordings, checkpoint, 6, 1, 3, refine_frames=20)
     assert marks(data.batches) == marks(plain.batches)
     assert marks(data.held_out) == marks(plain.held_out)
-    assert {batch.pixel_values.dtype for batch in data.further} == {torch.float16}
-    further = marks(data.further)
-    assert len(further) == 14 == len(set(further) - set(marks(data.batches + data.held_out)))
-    assert marks(data.refinement_batches) == marks(data.batches) + further
+    store = data.refinement
+    assert store is not None and len(store) == 20
+    seen = marks([store.inputs([row]) for row in range(20)])
+    assert sorted(seen[:6]) == sorted(marks(data.batches))
+    assert len(set(seen[6:]) - set(marks(data.batches + data.held_out))) == 14
     assert data.description['held_out_episodes'] == where
     assert data.description['digest'] != plain.description['digest']
     # Of the episodes that calibration is of, never of those held out; no more than these have.
     if where == 'other':
-        everything = load_calibration(recordings, checkpoint, 6, 1, 3, refine_frames=1000)
-        seen = {int(10 * mark + 1e-6) for mark in marks(everything.refinement_batches)}
-        assert not seen & {int(10 * mark + 1e-6) for mark in marks(everything.held_out)}
-        assert len(marks(everything.refinement_batches)) == frames * len(seen)
+        store = load_calibration(recordings, checkpoint, 6, 1, 3, refine_frames=1000).refinement
+        assert store is not None
+        seen = marks([store.inputs([row]) for row in range(len(store))])
+        used = {int(10 * mark + 1e-6) for mark in seen}
+        assert not used & {int(10 * mark + 1e-6) for mark in marks(data.held_out)}
+        assert len(store) == frames * len(used)
     # Fewer than the calibration frames are these.
-    assert not load_calibration(recordings, checkpoint, 6, 1, 3, refine_frames=2).further
+    store = load_calibration(recordings, checkpoint, 6, 1, 3, refine_frames=2).refinement
+    assert store is not None and len(store) == 6
+
+
+def test_frames_of_the_refinement_are_what_calibration_shows_the_network(
+    checkpoint: Checkpoint, episodes_folder: Path
+) -> None:
+    data = read_calibration(episodes_folder, checkpoint, 12, 0)
+    store = data.refinement
+    assert store is not None and len(store) == 12
+    expected = {
+        tuple(batch.proprio[row].tolist()): (batch.pixel_values[row], batch.input_ids[row])
+        for batch in data.batches
+        if batch.proprio is not None
+        for row in range(len(batch.input_ids))
+    }
+    for row, length in enumerate(store.lengths):
+        found = store.inputs([row])
+        assert found.proprio is not None and found.noise is None
+        pixels, ids = expected.pop(tuple(found.proprio[0].tolist()))
+        assert torch.equal(found.pixel_values[0], pixels)
+        assert torch.equal(found.input_ids[0], ids) and len(ids) == length
+    assert not expected
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,10 @@ def test_more_frames_than_fit_are_refused_before_they_are_read(
 ) -> None:
     data = read_calibration(episodes_folder, checkpoint, 2, 0)
     each = data.batches[0].pixel_values[0].nbytes
-    # Six float32 frames and eight float16 ones are ten of the first kind.
-    monkeypatch.setattr(memory, 'available_bytes', lambda: 2 * 10 * each)
-    assert read_calibration(episodes_folder, checkpoint, 4, 0, 2, refine_frames=12).further
+    # Six float32 frames and eight uint8 ones are seven of the first kind.
+    monkeypatch.setattr(memory, 'available_bytes', lambda: 2 * 7 * each)
+    data = read_calibration(episodes_folder, checkpoint, 4, 0, 2, refine_frames=12)
+    assert data.refinement is not None and len(data.refinement) == 12
     with pytest.raises(HbvlaError, match=r'^the images of 15 frames take .* GB .*; take fewer$'):
         read_calibration(episodes_folder, checkpoint, 4, 0, 3, refine_frames=12)
 

@@ -5,11 +5,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from hbvla_ros.packed.install import replace_linear
 from hbvla_ros.packed.layer import QuantizedLayer
+from hbvla_ros.quantization.calibration_frames import Frame
+from hbvla_ros.quantization.frame_store import FrameStore
 from hbvla_ros.quantization.network_inputs import NetworkInputs
 from hbvla_ros.quantization.refinable import (
     RefinableLinear,
@@ -21,6 +24,7 @@ from hbvla_ros.quantization.refinement import Refined, refine
 from hbvla_ros.quantization.registry import METHODS
 from hbvla_ros.quantization.targets import quantized_linears
 from hbvla_ros.vla.checkpoint import Checkpoint
+from hbvla_ros.vla.images import ImagePipeline, Preprocessor
 from hbvla_ros.vla.network import OpenVLANetwork
 from hbvla_ros.vla.platform import resolve_platform
 
@@ -71,17 +75,30 @@ def checkpoint(tiny_checkpoint: Path) -> Checkpoint:
 
 
 @pytest.fixture
-def batches(checkpoint: Checkpoint) -> list[NetworkInputs]:
-    generator = torch.Generator().manual_seed(4)
-    platform, config = checkpoint.platform, checkpoint.config
-    size = config.image_size
-    made = []
-    for _ in range(6):
-        pixels = torch.randn(4, 6 * len(platform.cameras), *size, generator=generator)
-        ids = torch.randint(4, 20, (4, 6), generator=generator)
-        proprio = torch.randn(4, platform.proprio_dim, generator=generator)
-        made.append(NetworkInputs(pixels, ids, proprio if platform.proprio_dim else None, None))
+def store(checkpoint: Checkpoint) -> FrameStore:
+    generator = np.random.default_rng(4)
+    platform = checkpoint.platform
+    pipeline = ImagePipeline(
+        platform, Preprocessor.read(checkpoint.place_of('preprocessor_config.json'))
+    )
+    made = FrameStore(pipeline.normalise)
+    for number in range(24):
+        images = {
+            camera: generator.integers(0, 256, (*checkpoint.config.image_size, 3), dtype=np.uint8)
+            for camera in platform.cameras
+        }
+        # Prompts of two lengths.
+        ids = generator.integers(4, 20, 6 + number % 2).tolist()
+        proprio = generator.normal(size=platform.proprio_dim) if platform.proprio_dim else None
+        frame = Frame((0, number), np.empty(0, np.float32), ids, proprio, '', images)
+        made.add([frame])
     return made
+
+
+@pytest.fixture
+def batches(store: FrameStore) -> list[NetworkInputs]:
+    groups = [[row for row, length in enumerate(store.lengths) if length == n] for n in (6, 7)]
+    return [store.inputs(group) for group in groups]
 
 
 def actions(network: OpenVLANetwork, batches: list[NetworkInputs]) -> torch.Tensor:
@@ -99,7 +116,7 @@ def installed(checkpoint: Checkpoint, refined: Refined) -> OpenVLANetwork:
 
 @pytest.mark.parametrize('method', ['rtn', 'signplane'])
 def test_the_actions_come_closer_to_full_precision(
-    checkpoint: Checkpoint, batches: list[NetworkInputs], method: str
+    checkpoint: Checkpoint, store: FrameStore, batches: list[NetworkInputs], method: str
 ) -> None:
     wanted = actions(checkpoint.load_network(torch.float32), batches)
     network = checkpoint.load_network(torch.float32)
@@ -109,11 +126,11 @@ def test_the_actions_come_closer_to_full_precision(
     }
     before = actions(installed(checkpoint, Refined(layers, {})), batches)
     steps: list[int] = []
-    refined = refine(network, layers, batches, 50, 0, lambda: steps.append(1))
+    refined = refine(network, layers, store, 50, 0, lambda: steps.append(1))
     after = actions(installed(checkpoint, refined), batches)
     assert len(steps) == 50 and refined.layers.keys() == layers.keys()
     for part in ('norm', 'projector', 'action_head', 'embed_tokens'):
         assert any(part in name for name in refined.tensors), part
     assert (after - wanted).norm() < 0.85 * (before - wanted).norm()
-    again = refine(checkpoint.load_network(torch.float32), layers, batches, 50, 0)
+    again = refine(checkpoint.load_network(torch.float32), layers, store, 50, 0)
     assert all(torch.equal(again.tensors[n], tensor) for n, tensor in refined.tensors.items())
