@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ class Job:
         settings: options of the method as ``NAME=VALUE``.
         platform: platform name or file, None where the folder has its own.
         base: base model folder for a LoRA adapter.
-        calibration: recorded episodes, None for none.
+        calibration: recorded episodes, from each of these places; none where there is none.
         robot: robot profile that names the topics of bags.
         instruction: task in words, for recordings that do not say theirs.
         frames: calibration frames.
@@ -60,7 +61,7 @@ class Job:
     settings: tuple[str, ...] = ()
     platform: str | None = None
     base: Path | None = None
-    calibration: Path | None = None
+    calibration: tuple[Path, ...] = ()
     robot: str | None = None
     instruction: str | None = None
     frames: int = 128
@@ -79,7 +80,7 @@ class Job:
 
 
 def read_calibration(
-    path: Path,
+    paths: Path | Sequence[Path],
     checkpoint: Checkpoint,
     frames: int,
     seed: int,
@@ -91,7 +92,8 @@ def read_calibration(
     """Open recorded episodes and draw calibration frames from them.
 
     Args:
-        path: recorded episodes of any kind, see :func:`hbvla_ros.recordings.open.open_recordings`.
+        paths: recorded episodes of any kind, in one place or several, see
+            :func:`hbvla_ros.recordings.open.open_recordings`.
         checkpoint: the policy they are for.
         frames: how many are drawn.
         seed: of the draw.
@@ -114,7 +116,9 @@ def read_calibration(
     check_frames(checkpoint, frames + held_out, max(0, (refine_frames or 0) - frames))
     platform = checkpoint.platform
     needs = Needs(platform.cameras, platform.proprio_dim, platform.robot)
-    recordings = open_recordings(path, needs, Given(robot, instruction or ''))
+    given = Given(robot, instruction or '')
+    places = [paths] if isinstance(paths, Path) else paths
+    recordings = [one for place in places for one in open_recordings(place, needs, given)]
     return load_calibration(
         recordings, checkpoint, frames, seed, held_out, refine_frames=refine_frames
     )
@@ -153,7 +157,7 @@ def run_job(job: Job, progress: Progress) -> str:
     platform = resolve_platform(job.checkpoint, job.platform)
     checkpoint = Checkpoint.open(job.checkpoint, platform, job.base)
     calibration = None
-    if job.calibration is not None:
+    if job.calibration:
         progress.stage('frames', 1)
         calibration = read_calibration(
             job.calibration,

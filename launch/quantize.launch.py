@@ -20,7 +20,7 @@ NODE_ARGUMENTS = (
     ('settings', str, 'Options of the method as NAME=VALUE, separated by blanks.'),
     ('platform', str, 'Platform name or .json, where the folder has none.'),
     ('base', str, 'Base model folder, for a LoRA adapter folder.'),
-    ('calibration', str, 'Recorded episodes: simulator, ALOHA HDF5 or bags (none).'),
+    ('calibration', str, 'Recorded episodes, places with colons between them (none).'),
     ('robot', str, 'Robot profile that names the topics of bags.'),
     ('instruction', str, 'Task in words, for recordings that do not say theirs.'),
     ('frames', int, 'Calibration frames drawn (128).'),
@@ -31,6 +31,7 @@ NODE_ARGUMENTS = (
     ('device', str, 'Where it computes, such as cpu or cuda:0 (cpu).'),
     ('dtype', str, 'Type of the forward passes: float32 or bfloat16 (float32).'),
     ('refine', int, 'Steps of the refinement after quantization (0).'),
+    ('refine_frames', int, 'Frames it draws from (the calibration frames alone).'),
     (
         'cache_memory',
         float,

@@ -69,9 +69,11 @@ def _add_calibration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--calibration',
         type=Path,
+        action='append',
+        default=[],
         metavar='EPISODES',
         help='recorded episodes: a folder from hbvla demos, of ALOHA HDF5 files or of bags, a bag, '
-        'or a single file',
+        'or a single file; may be given several times',
     )
     parser.add_argument(
         '--calibration-profile',
@@ -209,7 +211,7 @@ def _job(options: argparse.Namespace) -> Job:
         settings=tuple(options.settings),
         platform=options.platform,
         base=options.base,
-        calibration=options.calibration,
+        calibration=tuple(options.calibration),
         robot=options.calibration_profile,
         instruction=options.instruction,
         frames=options.frames,

@@ -31,7 +31,10 @@ JOB_TABLE = (
     Parameter('platform', '', 'Platform name or .json, where the folder has none.'),
     Parameter('base', '', 'Base model folder, for a LoRA adapter folder.'),
     Parameter(
-        'calibration', '', 'Recorded episodes: simulator, ALOHA HDF5 or bags; empty for none.'
+        'calibration',
+        '',
+        'Recorded episodes: simulator, ALOHA HDF5 or bags; several places with colons between '
+        'them; empty for none.',
     ),
     Parameter('robot', '', 'Robot profile that names the topics of bags.'),
     Parameter('instruction', '', 'Task in words, for recordings that do not say theirs.'),
@@ -105,7 +108,7 @@ def job_from(values: Mapping[str, Any]) -> Job:
         settings=tuple(values['settings'].split()),
         platform=values['platform'] or None,
         base=Path(values['base']) if values['base'] else None,
-        calibration=Path(values['calibration']) if values['calibration'] else None,
+        calibration=tuple(Path(one) for one in values['calibration'].split(':') if one),
         robot=values['robot'] or None,
         instruction=values['instruction'] or None,
         frames=values['frames'],

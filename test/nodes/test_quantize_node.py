@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
@@ -15,6 +16,7 @@ from std_srvs.srv import Trigger
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.nodes.quantize_node import QuantizeNode
+from hbvla_ros.nodes.quantize_parameters import JOB_TABLE, job_from
 from hbvla_ros.packed.reader import PackedFolder
 from hbvla_ros.quantizing import Cancelled
 
@@ -153,3 +155,12 @@ def test_a_signal_ends_it_within_2_s(graph, wait, watch, make_tiny_checkpoint, t
     assert process.wait_at_most(2.0) == 0
     assert not (tmp_path / 'out').exists()
     assert 'Traceback' not in ''.join(process.lines)
+
+
+def test_a_job_from_parameters():
+    values = {row.name: row.default for row in JOB_TABLE} | {'checkpoint': 'a', 'out': 'b'}
+    plain = job_from(values)
+    assert (plain.calibration, plain.refine_frames, plain.bits) == ((), None, None)
+    job = job_from(values | {'calibration': 'one:two/three', 'refine': 5, 'refine_frames': 9})
+    assert job.calibration == (Path('one'), Path('two/three'))
+    assert (job.refine, job.refine_frames) == (5, 9)

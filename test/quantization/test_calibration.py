@@ -164,6 +164,23 @@ def test_further_frames_of_the_refinement_change_no_others(
     assert store is not None and len(store) == 6
 
 
+def test_frames_come_from_every_place(
+    checkpoint: Checkpoint, episodes_folder: Path, tmp_path: Path
+) -> None:
+    episodes = sorted(episodes_folder.glob('episode_*.npz'))
+    places = [tmp_path / 'expert', tmp_path / 'own_states']
+    for place, part in zip(places, (episodes[::2], episodes[1::2]), strict=True):
+        place.mkdir()
+        for path in part:
+            (place / path.name).symlink_to(path)
+    together = read_calibration(places, checkpoint, 1000, 0)
+    each = [read_calibration(place, checkpoint, 1000, 0) for place in places]
+    assert together.frames == 48 == sum(data.frames for data in each)
+    assert sorted(marks(together.batches)) == sorted(
+        mark for data in each for mark in marks(data.batches)
+    )
+
+
 def test_frames_of_the_refinement_are_what_calibration_shows_the_network(
     checkpoint: Checkpoint, episodes_folder: Path
 ) -> None:
