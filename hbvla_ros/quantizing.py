@@ -46,6 +46,7 @@ class Job:
         dtype: type of the forward passes, 'float32' or 'bfloat16'.
         refine: steps of the refinement after quantization, 0 for none.
         refine_frames: frames it draws from; None for the calibration frames.
+        refine_signs: whether it trains the signs as well.
         seed: seed of everything random.
         force: replace a deployed folder that is already there.
         resume: go on after the last finished layer of an interrupted run.
@@ -73,6 +74,7 @@ class Job:
     dtype: str = 'float32'
     refine: int = 0
     refine_frames: int | None = None
+    refine_signs: bool = False
     seed: int = 0
     force: bool = False
     resume: bool = False
@@ -197,5 +199,6 @@ def _request(job: Job) -> Request:
         dtype=job.dtype,
         refine=job.refine,
         refine_frames=job.refine_frames,
+        refine_signs=job.refine_signs,
         cache_bytes=job.cache_bytes,
     )

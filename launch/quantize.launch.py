@@ -32,6 +32,7 @@ NODE_ARGUMENTS = (
     ('dtype', str, 'Type of the forward passes: float32 or bfloat16 (float32).'),
     ('refine', int, 'Steps of the refinement after quantization (0).'),
     ('refine_frames', int, 'Frames it draws from (the calibration frames alone).'),
+    ('refine_signs', bool, 'Whether it trains the signs as well (false).'),
     (
         'cache_memory',
         float,

@@ -128,6 +128,11 @@ def _add_refinement(parser: argparse.ArgumentParser) -> None:
         help='frames that the refinement draws from, the calibration frames among them '
         '(default: these alone)',
     )
+    parser.add_argument(
+        '--refine-signs',
+        action='store_true',
+        help='train the signs as well, of signplane, rtn and dbf: takes thousands of frames',
+    )
 
 
 def _add_execution(parser: argparse.ArgumentParser) -> None:
@@ -223,6 +228,7 @@ def _job(options: argparse.Namespace) -> Job:
         dtype=options.dtype,
         refine=options.refine,
         refine_frames=options.refine_frames,
+        refine_signs=options.refine_signs,
         seed=options.seed,
         force=options.force,
         resume=options.resume,

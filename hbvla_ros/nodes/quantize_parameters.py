@@ -67,6 +67,7 @@ JOB_TABLE = (
         low=0,
         high=_MOST,
     ),
+    Parameter('refine_signs', False, 'Whether the refinement trains the signs as well.'),
     Parameter(
         'cache_memory',
         0.0,
@@ -120,6 +121,7 @@ def job_from(values: Mapping[str, Any]) -> Job:
         dtype=values['dtype'],
         refine=values['refine'],
         refine_frames=values['refine_frames'] or None,
+        refine_signs=values['refine_signs'],
         seed=values['seed'],
         force=values['force'],
         resume=values['resume'],

@@ -1,5 +1,5 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""Scales of a quantized layer as trainable tensors; its signs stay what they are."""
+"""Scales of a quantized layer as trainable tensors, and its signs where that is wanted."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from hbvla_ros.packed.forms.grouped import GroupedLayer
 from hbvla_ros.packed.forms.sign_planes import SignPlaneLayer
 from hbvla_ros.packed.layer import QuantizedLayer, store_scale
 from hbvla_ros.packed.log_scales import read_scale, store_log_scale
+from hbvla_ros.quantization.sign_latents import (
+    LARGEST,
+    latent_signs,
+    weight_of,
+    with_latent_signs,
+)
 
 _SCALES = {
     SignPlaneLayer: ('row_scales', 'column_scale'),
@@ -78,28 +84,52 @@ def with_stored_scales(layer: QuantizedLayer, scales: Mapping[str, Tensor]) -> Q
 
 
 class RefinableLinear(nn.Module):
-    """A linear layer that computes with the weight its scales make, and passes gradients on."""
+    """A linear layer that computes with the weight its scales make, and passes gradients on.
 
-    def __init__(self, layer: QuantizedLayer, bias: Tensor | None) -> None:
+    Attributes:
+        scales: trainable, by the names of their stored tensors.
+        latents: latent values of the signs; empty where these stay what they are.
+        bias: trainable, or None.
+    """
+
+    def __init__(
+        self, layer: QuantizedLayer, bias: Tensor | None, weight: Tensor | None = None
+    ) -> None:
         """Take over a quantized layer.
 
         Args:
-            layer: keeps its signs.
+            layer: a form without latent signs keeps its signs in any case.
             bias: (rows,) or None; trainable as well.
+            weight: full-precision weight (rows, columns), for signs that are trained too; None for
+                signs that stay.
         """
         super().__init__()
         self._layer = layer
         self.scales = nn.ParameterDict(
             {name: nn.Parameter(scale.clone()) for name, scale in float_scales(layer).items()}
         )
+        self.latents = nn.ParameterDict()
+        if weight is not None and isinstance(layer, SignPlaneLayer | FactoredLayer):
+            for name, values in latent_signs(layer, weight.detach().float()).items():
+                self.latents[name] = nn.Parameter(values)
         self.bias = None if bias is None else nn.Parameter(bias.detach().float().clone())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map (..., columns) to (..., rows)."""
-        weight = with_float_scales(self._layer, dict(self.scales.items())).reconstruct()
+        layer = with_float_scales(self._layer, dict(self.scales.items()))
+        if self.latents and isinstance(layer, SignPlaneLayer | FactoredLayer):
+            weight = weight_of(layer, dict(self.latents.items()))
+        else:
+            weight = layer.reconstruct()
         return nn.functional.linear(inputs, weight.to(inputs.dtype), self.bias)
 
+    def clamp_latents(self) -> None:
+        """Bring latent values back to where a sign can still flip in reasonable time."""
+        for values in self.latents.values():
+            values.data.clamp_(-LARGEST, LARGEST)
+
     def stored(self) -> QuantizedLayer:
-        """The layer with its present scales, rounded as they are stored."""
+        """The layer with its present signs and scales, these rounded as they are stored."""
         with torch.no_grad():
-            return with_stored_scales(self._layer, dict(self.scales.items()))
+            layer = with_latent_signs(self._layer, dict(self.latents.items()))
+            return with_stored_scales(layer, dict(self.scales.items()))

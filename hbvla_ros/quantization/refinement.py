@@ -1,8 +1,8 @@
 # Copyright 2026 The hbvla_ros authors. SPDX-License-Identifier: Apache-2.0
-"""Refinement: everything but the signs tuned together on the actions that the network puts out.
+"""Refinement: scales, and signs if wanted, tuned together on the actions that the network puts out.
 
-Layer by layer each scale minimises the error of its own layer. Here the signs stay what they are
-and all scales, and all tensors that are not quantized, minimise what counts: the squared difference
+Layer by layer each scale minimises the error of its own layer. Here the signs stay what they are,
+unless they are to be trained too, and all scales and all tensors that are not quantized minimise what counts: the squared difference
 of the action chunks from those of the full-precision network, on the calibration frames. What is
 stored keeps its size. The whole network is differentiated at once, so it must fit into memory.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from hbvla_ros.quantization.refinable import RefinableLinear
 
 # A step moves a value by at most about this share of the mean magnitude of its tensor.
 LEARNING_RATE = 1e-3
+# The same of a latent value, whose size is 1 at most.
+SIGN_LEARNING_RATE = 2e-3
 FRAMES_PER_STEP = 32
 _MOMENTS = (0.9, 0.99)
 # Adam's first steps are the least sure of their direction.
@@ -53,6 +56,7 @@ def refine(
     seed: int,
     advance: Callable[[], None] | None = None,
     device: torch.device = _CPU,
+    signs: bool = False,
 ) -> Refined:
     """Tune scales and unquantized tensors against the network's own full-precision actions.
 
@@ -65,29 +69,28 @@ def refine(
         seed: seed of the order of the frames.
         advance: called after each step.
         device: where the network and the layers are.
+        signs: whether the signs are trained as well, see :mod:`~.sign_latents`.
 
     Raises:
         HbvlaError: the actions become NaN, which says that the network itself is damaged.
     """
     network.requires_grad_(False)
     frames = _Frames(network, store, device)
-    modules = {name: _make_refinable(network, name, layer) for name, layer in layers.items()}
+    modules = {name: _make_refinable(network, name, layer, signs) for name, layer in layers.items()}
     others = _unquantized(network, modules)
-    trained = [*(p for module in modules.values() for p in module.parameters()), *others.values()]
-    optimizer = torch.optim.Adam(
-        [{'params': [p.requires_grad_()], 'size': float(p.detach().abs().mean())} for p in trained],
-        betas=_MOMENTS,
-    )
+    optimizer = _optimizer(modules, others)
     with torch.enable_grad():
         for step, (inputs, wanted) in enumerate(frames.draw(steps, seed)):
             for group in optimizer.param_groups:
-                group['lr'] = LEARNING_RATE * _schedule(step, steps) * group['size']
+                group['lr'] = _schedule(step, steps) * group['size']
             loss = (network(*inputs.arguments()) - wanted).square().mean()
             if not bool(torch.isfinite(loss)):
                 raise HbvlaError('refinement: the actions are not finite; add --refine 0')
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            for module in modules.values():
+                module.clamp_latents()
             if advance is not None:
                 advance()
     # A tensor without gradient has no part in the actions and is left alone.
@@ -96,6 +99,21 @@ def refine(
         if module.bias is not None:
             tensors[f'{name}.bias'] = module.bias.detach()
     return Refined({name: module.stored() for name, module in modules.items()}, tensors)
+
+
+def _optimizer(
+    modules: Mapping[str, RefinableLinear], others: Mapping[str, nn.Parameter]
+) -> torch.optim.Adam:
+    """Adam over everything that is trained; ``size`` is a group's largest step."""
+    latents = [p for module in modules.values() for p in module.latents.parameters()]
+    known = {id(p) for p in latents}
+    rest = [p for module in modules.values() for p in module.parameters() if id(p) not in known]
+    groups: list[dict[str, Any]] = [
+        {'params': [p.requires_grad_()], 'size': LEARNING_RATE * float(p.detach().abs().mean())}
+        for p in (*rest, *others.values())
+    ]
+    groups += [{'params': [p.requires_grad_()], 'size': SIGN_LEARNING_RATE} for p in latents]
+    return torch.optim.Adam(groups, betas=_MOMENTS)
 
 
 def _schedule(step: int, steps: int) -> float:
@@ -141,11 +159,14 @@ class _Frames:
         return [steps[place] for place in torch.randperm(len(steps), generator=generator).tolist()]
 
 
-def _make_refinable(network: nn.Module, name: str, layer: QuantizedLayer) -> RefinableLinear:
+def _make_refinable(
+    network: nn.Module, name: str, layer: QuantizedLayer, signs: bool
+) -> RefinableLinear:
     """Put the quantized layer in the place of the linear layer."""
     linear = network.get_submodule(name)
     bias = linear.bias if isinstance(linear, nn.Linear) else None
-    module = RefinableLinear(layer, bias)
+    weight = linear.get_parameter('weight') if signs else None
+    module = RefinableLinear(layer, bias, weight)
     network.set_submodule(name, module)
     return module
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hbvla_ros.errors import HbvlaError
 from hbvla_ros.packed.install import replace_linear
+from hbvla_ros.packed.layer import QuantizedLayer
 from hbvla_ros.packed.manifest import LayerEntry
 from hbvla_ros.quantization.calibration import CalibrationSet
 from hbvla_ros.quantization.forward_pass import to_device
@@ -24,6 +25,7 @@ from hbvla_ros.quantization.refinement import FRAMES_PER_STEP, LEARNING_RATE, Re
 from hbvla_ros.quantization.request import Plan
 from hbvla_ros.quantization.result import action_error
 from hbvla_ros.quantization.resume import WorkFolder
+from hbvla_ros.quantization.sign_latents import SIGN_TENSORS, with_packed_signs
 from hbvla_ros.vla.checkpoint import Checkpoint
 
 
@@ -41,8 +43,12 @@ def check_refinable(
     if plan.refine_frames is not None and plan.refine_frames < 1:
         raise HbvlaError(f'--refine-frames {plan.refine_frames}: at least 1 is needed')
     if plan.refine == 0:
-        if plan.refine_frames is not None:
-            raise HbvlaError('--refine-frames: nothing is refined; add --refine STEPS')
+        for flag, given in (
+            ('frames', plan.refine_frames is not None),
+            ('signs', plan.refine_signs),
+        ):
+            if given:
+                raise HbvlaError(f'--refine-{flag}: nothing is refined; add --refine STEPS')
         return
     if calibration is None:
         raise HbvlaError('--refine: needs --calibration')
@@ -84,17 +90,23 @@ def refine_finished(
         progress.stage('refining', plan.refine)
         network = checkpoint.load_network(torch.float32, plan.device)
         seed = plan.options.seed
-        refined = refine(network, layers, store, plan.refine, seed, progress.step, plan.device)
+        refined = refine(
+            network, layers, store, plan.refine, seed, progress.step, plan.device, plan.refine_signs
+        )
         kept = {f'tensor {name}': tensor for name, tensor in refined.tensors.items()}
         for name, layer in refined.layers.items():
             kept |= {f'scale {name} {key}': value for key, value in float_scales(layer).items()}
+            kept |= {f'signs {name} {key}': value for key, value in _signs(layer).items()}
         return kept
 
     kept = {key: tensor.to(plan.device) for key, tensor in work.tensors('refined', make).items()}
     return Refined(
         {
             name: with_stored_scales(
-                layer, {key: kept[f'scale {name} {key}'] for key in float_scales(layer)}
+                with_packed_signs(
+                    layer, {key: kept[f'signs {name} {key}'] for key in _signs(layer)}
+                ),
+                {key: kept[f'scale {name} {key}'] for key in float_scales(layer)},
             )
             for name, layer in layers.items()
         },
@@ -155,6 +167,7 @@ def describe_refinement(
     error = None if before is None else before['relative_rms']
     return {
         'steps': plan.refine,
+        'signs': plan.refine_signs,
         'learning_rate': LEARNING_RATE,
         'frames_per_step': FRAMES_PER_STEP,
         'frames': len(_store(calibration)),
@@ -171,3 +184,8 @@ def _store(calibration: CalibrationSet) -> FrameStore:
     if calibration.refinement is None:
         raise HbvlaError('--refine: needs calibration frames of recorded episodes')
     return calibration.refinement
+
+
+def _signs(layer: QuantizedLayer) -> dict[str, Tensor]:
+    """Packed signs of a layer that a refinement may change, by the names of their tensors."""
+    return {name: part for name, part in layer.tensors().items() if name in SIGN_TENSORS}

@@ -41,6 +41,7 @@ class Request:
         dtype: type of the forward passes, 'float32' or 'bfloat16'.
         refine: steps of the refinement after quantization, 0 for none.
         refine_frames: frames it draws from; None for the calibration frames.
+        refine_signs: whether it trains the signs as well.
         cache_bytes: activations between two blocks that stay in memory; more go to disk. None
             for a quarter of what is available.
     """
@@ -58,6 +59,7 @@ class Request:
     dtype: str = 'float32'
     refine: int = 0
     refine_frames: int | None = None
+    refine_signs: bool = False
     cache_bytes: int | None = None
 
     def resolve(self) -> Plan:
@@ -87,6 +89,7 @@ class Request:
             DTYPES[self.dtype],
             self.refine,
             self.refine_frames,
+            self.refine_signs,
         )
 
 
@@ -104,6 +107,7 @@ class Plan:
         dtype: type of the forward passes.
         refine: steps of the refinement.
         refine_frames: frames it draws from; None for the calibration frames.
+        refine_signs: whether it trains the signs as well.
     """
 
     method: Method
@@ -115,6 +119,7 @@ class Plan:
     dtype: torch.dtype
     refine: int = 0
     refine_frames: int | None = None
+    refine_signs: bool = False
 
     def description(self) -> dict[str, Any]:
         """Plain values of everything that decides the result, by the names of the flags."""
@@ -128,6 +133,7 @@ class Plan:
             'dtype': str(self.dtype).removeprefix('torch.'),
             'refine': self.refine,
             'refine_frames': self.refine_frames,
+            'refine_signs': self.refine_signs,
         }
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,31 @@ def test_the_folder_holds_the_refined_network(
         assert same != changed
 
 
+def test_trained_signs_are_those_of_the_folder(
+    tiny_checkpoint: Path, tmp_path: Path, episodes_folder: Path
+) -> None:
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    data = read_calibration(episodes_folder, checkpoint, 16, 0, held_out=8, refine_frames=24)
+    request = dataclasses.replace(REFINED, refine=80, refine_signs=True)
+    manifests, planes = [], []
+    for one in (REFINED, request):
+        out = tmp_path / f'signs_{one.refine_signs}'
+        manifests.append(quantize_checkpoint(checkpoint, one, out, data).manifest)
+        folder = PackedFolder.open(out)
+        planes.append({name: layer.tensors()['planes'] for name, layer in folder.layers.items()})
+    assert [one.refinement['signs'] for one in manifests if one.refinement] == [False, True]
+    assert manifests[0].stored_bits_per_weight == manifests[1].stored_bits_per_weight
+    assert any(not torch.equal(planes[0][name], planes[1][name]) for name in planes[0])
+    network = Policy.load(tmp_path / 'signs_True', residency='packed').network
+    reference = checkpoint.load_network()
+    with torch.no_grad():
+        found = [network(*batch.arguments()) for batch in data.held_out]
+        wanted = [reference(*batch.arguments()) for batch in data.held_out]
+    assert manifests[1].action_error is not None
+    again = action_error(found, wanted)['relative_rms']
+    assert manifests[1].action_error['relative_rms'] == pytest.approx(again, rel=0.02)
+
+
 class StopAfter(SilentProgress):
     """Ctrl-C in the middle of the layers."""
 
@@ -95,7 +121,8 @@ def test_what_cannot_be_refined_is_refused_before_the_work(
             checkpoint, Request('rtn', probe='none', refine=-1), tmp_path / 'out', data
         )
     for request, message in (
-        (Request('rtn', probe='none', refine_frames=8), 'nothing is refined; add --refine STEPS'),
+        (Request('rtn', probe='none', refine_frames=8), 'frames: nothing is refined; add --refine'),
+        (Request('rtn', probe='none', refine_signs=True), 'signs: nothing is refined; add --refin'),
         (Request('rtn', probe='none', refine=1, refine_frames=0), 'frames 0: at least 1 is needed'),
     ):
         with pytest.raises(HbvlaError, match=message):
