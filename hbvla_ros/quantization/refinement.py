@@ -2,9 +2,10 @@
 """Refinement: scales, and signs if wanted, tuned together on the actions that the network puts out.
 
 Layer by layer each scale minimises the error of its own layer. Here the signs stay what they are,
-unless they are to be trained too, and all scales and all tensors that are not quantized minimise what counts: the squared difference
-of the action chunks from those of the full-precision network, on the calibration frames. What is
-stored keeps its size. The whole network is differentiated at once, so it must fit into memory.
+unless they are to be trained too, and all scales and all tensors that are not quantized minimise
+what counts: the squared difference of the action chunks from those of the full-precision network,
+on the calibration frames. What is stored keeps its size. The whole network is differentiated at
+once, so it must fit into memory.
 """
 
 from __future__ import annotations
