@@ -124,7 +124,8 @@ def test_a_folder_that_is_none_is_one_line(tmp_path):
 
 def test_a_checkpoint_that_changes_meanwhile_is_one_line(checkpoint, tmp_path):
     actors = PolicyActors.of(checkpoint, 25.0)
-    (checkpoint / 'README.md').write_text('another')
+    config = checkpoint / 'config.json'
+    config.write_text(config.read_text() + '\n')
     with pytest.raises(HbvlaError, match='random: has changed since the start'):
         generate(tmp_path / 'set', 1, SEED, workers=2, camera_size=16, actors=actors)
 
